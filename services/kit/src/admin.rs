@@ -1,0 +1,200 @@
+//! The admin endpoint of a role, on a port of its own: is it alive, is it ready, start, stop, and what did it measure.
+//!
+//! [`Admin`] is the endpoint as functions: the HTTP routes call them, and so does the lab for a role in its own process.
+
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::op::Outcome;
+use crate::recorder::Recorder;
+use crate::role::{Control, Phase, Status};
+use crate::series::Series;
+use crate::usage;
+
+/// Everything that can be asked of a role.
+#[derive(Clone)]
+pub struct Admin {
+    /// The role's clock.
+    pub clock: Clock,
+    /// Its operations.
+    pub recorder: Recorder,
+    /// Its gauges.
+    pub series: Series,
+    /// Start and stop.
+    pub control: Control,
+    /// Its readiness.
+    pub status: Status,
+    /// Its Prometheus metrics.
+    pub metrics: Arc<Mutex<Registry>>,
+}
+
+/// The answer of `/healthz`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// `starting`, `ready`, `stopping` or `ended`.
+    pub phase: String,
+    /// Whether a stopped generator has ended and recorded everything it had begun.
+    pub drained: bool,
+}
+
+/// The answer of `/clock`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// The role's monotonic clock.
+    pub monotonic_ns: u64,
+    /// The role's wall clock.
+    pub wall_ns: u64,
+}
+
+/// The body of `/start`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// When to start, on the role's monotonic clock.
+    pub at_ns: u64,
+}
+
+/// The query of `/ops` and `/series`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct After {
+    /// What was read before and may be forgotten.
+    #[serde(default)]
+    pub after: u64,
+}
+
+impl Admin {
+    /// How the role is.
+    pub fn health(&self) -> Health {
+        Health { phase: self.status.phase().name().to_owned(), drained: self.control.is_drained() }
+    }
+
+    /// The role's clocks.
+    pub fn clock(&self) -> ClockReading {
+        ClockReading { monotonic_ns: self.clock.now_ns(), wall_ns: self.clock.wall_ns() }
+    }
+
+    /// Operations after a sequence number, as newline-delimited JSON.
+    pub fn ops(&self, after: u64) -> String {
+        self.recorder.after(after, self.clock.now_ns())
+    }
+
+    /// Gauges after a sequence number, as newline-delimited JSON.
+    pub fn series(&self, after: u64) -> String {
+        let mut text = String::new();
+        for point in self.series.after(after) {
+            text.push_str(&serde_json::to_string(&point).expect("a point can be written"));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Prometheus text: what the role registered, its operations by outcome, and its process.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        {
+            let registry = self.metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            // Writing into a string does not fail.
+            let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        }
+        let end = "# EOF\n";
+        if text.ends_with(end) {
+            text.truncate(text.len() - end.len());
+        }
+        let ready = f64::from(u8::from(self.status.phase() == Phase::Ready));
+        family(&mut text, "role_ready", "gauge", "Whether the role is ready", &[(String::new(), Some(ready))]);
+        let ops: Vec<_> = Outcome::ALL
+            .iter()
+            .zip(self.recorder.totals())
+            .map(|(outcome, count)| {
+                (format!("{{outcome=\"{}\"}}", format!("{outcome:?}").to_lowercase()), Some(count as f64))
+            })
+            .collect();
+        family(&mut text, "ops_total", "counter", "Operations since the start", &ops);
+        let usage = usage::of_process(std::process::id());
+        let process = [
+            ("process_cpu_seconds_total", "counter", "CPU time in seconds", usage.cpu_s),
+            ("process_resident_memory_bytes", "gauge", "Resident memory", usage.rss_bytes.map(|bytes| bytes as f64)),
+            ("process_open_fds", "gauge", "Open file descriptors", usage.open_files.map(|files| files as f64)),
+            ("process_threads", "gauge", "Threads", usage.threads.map(|threads| threads as f64)),
+        ];
+        for (name, kind, help, value) in process {
+            family(&mut text, name, kind, help, &[(String::new(), value)]);
+        }
+        text.push_str(end);
+        text
+    }
+}
+
+/// One family in OpenMetrics text; a value that is unknown is left out.
+fn family(text: &mut String, name: &str, kind: &str, help: &str, values: &[(String, Option<f64>)]) {
+    use std::fmt::Write as _;
+    let base = name.strip_suffix("_total").unwrap_or(name);
+    let _ = writeln!(text, "# HELP {base} {help}.\n# TYPE {base} {kind}");
+    for (labels, value) in values {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    }
+}
+
+/// The routes. Every request must carry the run's token, where there is one.
+pub fn router(admin: Admin, token: &str) -> Router {
+    let expected: Option<Arc<str>> = (!token.is_empty()).then(|| format!("Bearer {token}").into());
+    Router::new()
+        .route("/healthz", get(|State(admin): State<Admin>| async move { Json(admin.health()) }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/clock", get(|State(admin): State<Admin>| async move { Json(admin.clock()) }))
+        .route("/start", post(start))
+        .route("/stop", post(stop))
+        .route("/ops", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.ops(query.after)) }))
+        .route("/series", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.series(query.after)) }))
+        .with_state(admin)
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let expected = expected.clone();
+            async move {
+                let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                match expected {
+                    Some(expected) if given != Some(&*expected) => {
+                        (StatusCode::UNAUTHORIZED, "the bearer token of this run is needed\n").into_response()
+                    }
+                    _ => next.run(request).await,
+                }
+            }
+        }))
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    match admin.status.readiness().await {
+        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], admin.metrics()).into_response()
+}
+
+async fn start(State(admin): State<Admin>, Json(start): Json<Start>) -> StatusCode {
+    admin.control.start(start.at_ns);
+    StatusCode::ACCEPTED
+}
+
+async fn stop(State(admin): State<Admin>) -> StatusCode {
+    admin.control.stop();
+    StatusCode::ACCEPTED
+}
+
+fn ndjson(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response()
+}

@@ -1,0 +1,231 @@
+//! An operation, the unit everything is measured in, and what a second of them looks like on the wire.
+//!
+//! ```text
+//! intended ── lag ──► released ── queue ──► started ── work ──► finished      wait = lag + queue, total = wait + work
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It did what it should.
+    Ok,
+    /// It was refused or broke, and did not happen.
+    Failed,
+    /// It was given up (a time-out, a lost connection after sending): it may have happened.
+    Unknown,
+    /// It was answered, and a check says that the answer is wrong.
+    Wrong,
+}
+
+impl Outcome {
+    /// All outcomes, in the order in which counts are kept.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::Unknown, Self::Wrong];
+}
+
+/// One unit of useful work: four instants on one monotonic clock, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    /// When the schedule wanted it.
+    pub intended_ns: u64,
+    /// When the schedule let it go.
+    pub released_ns: u64,
+    /// When work on it began.
+    pub started_ns: u64,
+    /// When it was done, or given up.
+    pub finished_ns: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// A status code of its protocol, 0 where there is none.
+    pub status: u16,
+    /// How much it was, in the system's own unit (requests, records, pages, bytes).
+    pub units: u64,
+    /// Bytes received.
+    pub bytes: u64,
+}
+
+/// Durations of many operations in nanoseconds, three significant digits.
+#[derive(Clone, Debug)]
+pub struct Latencies(pub Histogram<u32>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latencies {
+    /// The longest duration that is kept apart from longer ones: an hour.
+    const LONGEST_NS: u64 = 3_600_000_000_000;
+
+    /// An empty histogram, which grows with what it is given.
+    pub fn new() -> Self {
+        Self(Histogram::new(3).expect("three digits are within 0 to 5"))
+    }
+
+    /// Adds one duration.
+    #[inline]
+    pub fn record(&mut self, ns: u64) {
+        // Cannot fail: the value is clamped and the histogram resizes itself.
+        let _ = self.0.record(ns.min(Self::LONGEST_NS));
+    }
+
+    /// Adds all of another histogram.
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("resizes itself");
+    }
+
+    /// How many durations there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The duration below which a share `quantile` (0 to 1) lies; none when there is nothing.
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.value_at_quantile(quantile)))
+    }
+
+    /// The mean; none when there is nothing.
+    pub fn mean(&self) -> Option<Duration> {
+        (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.mean().round() as u64))
+    }
+}
+
+impl Serialize for Latencies {
+    /// HdrHistogram V2 with deflate, in base64: what every HdrHistogram library reads.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&self.0, &mut bytes)
+            .map_err(|error| serde::ser::Error::custom(format!("histogram: {error:?}")))?;
+        serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text.as_bytes())
+            .map_err(|error| serde::de::Error::custom(format!("histogram: {error}")))?;
+        let histogram = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|error| serde::de::Error::custom(format!("histogram: {error:?}")))?;
+        let mut latencies = Self::new();
+        latencies.0.add(&histogram).map_err(|error| serde::de::Error::custom(format!("histogram: {error:?}")))?;
+        Ok(latencies)
+    }
+}
+
+/// The operations of one kind that were intended in one second.
+///
+/// The four durations hold every operation that was answered or given up (`ok`, `unknown`, `wrong`); the totals of
+/// those that failed stand apart, because a refusal is fast and would flatter. A given-up operation counts with the
+/// time until it was given up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct OpsRecord {
+    /// Its place in the sender's stream, from 1; 0 while the second is open.
+    pub seq: u64,
+    /// The second since the start of the schedule in which the operations were intended.
+    pub second: u32,
+    /// What the operations were.
+    pub kind: String,
+    /// Whether operations of this second may still end.
+    pub open: bool,
+    /// How many ended well.
+    pub ok: u64,
+    /// How many were refused or broke.
+    pub failed: u64,
+    /// How many were given up.
+    pub unknown: u64,
+    /// How many were answered wrongly.
+    pub wrong: u64,
+    /// Sum of the units of the good ones.
+    pub units: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// How many ended with each status code.
+    pub statuses: BTreeMap<u16, u64>,
+    /// How many did not end well, by reason.
+    pub errors: BTreeMap<String, u64>,
+    /// released − intended.
+    pub lag: Latencies,
+    /// started − intended.
+    pub wait: Latencies,
+    /// finished − started.
+    pub work: Latencies,
+    /// finished − intended.
+    pub total: Latencies,
+    /// finished − intended of the failed ones.
+    pub failed_total: Option<Latencies>,
+}
+
+impl OpsRecord {
+    /// All operations, however they ended.
+    pub fn count(&self) -> u64 {
+        self.ok + self.failed + self.unknown + self.wrong
+    }
+
+    /// The count of one outcome.
+    pub fn outcome_mut(&mut self, outcome: Outcome) -> &mut u64 {
+        match outcome {
+            Outcome::Ok => &mut self.ok,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Unknown => &mut self.unknown,
+            Outcome::Wrong => &mut self.wrong,
+        }
+    }
+
+    /// Adds one ended operation.
+    #[inline]
+    pub fn record(&mut self, op: &Op) {
+        *self.outcome_mut(op.outcome) += 1;
+        self.bytes += op.bytes;
+        if op.status != 0 {
+            *self.statuses.entry(op.status).or_default() += 1;
+        }
+        let total = op.finished_ns.saturating_sub(op.intended_ns);
+        if op.outcome == Outcome::Failed {
+            self.failed_total.get_or_insert_with(Latencies::new).record(total);
+            return;
+        }
+        if op.outcome == Outcome::Ok {
+            self.units += op.units;
+        }
+        self.lag.record(op.released_ns.saturating_sub(op.intended_ns));
+        self.wait.record(op.started_ns.saturating_sub(op.intended_ns));
+        self.work.record(op.finished_ns.saturating_sub(op.started_ns));
+        self.total.record(total);
+    }
+
+    /// Adds the counts and durations of another record; keeps its own second and kind.
+    pub fn merge(&mut self, other: &Self) {
+        self.ok += other.ok;
+        self.failed += other.failed;
+        self.unknown += other.unknown;
+        self.wrong += other.wrong;
+        self.units += other.units;
+        self.bytes += other.bytes;
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_default() += count;
+        }
+        for (error, count) in &other.errors {
+            *self.errors.entry(error.clone()).or_default() += count;
+        }
+        self.lag.add(&other.lag);
+        self.wait.add(&other.wait);
+        self.work.add(&other.work);
+        self.total.add(&other.total);
+        if let Some(failed) = &other.failed_total {
+            self.failed_total.get_or_insert_with(Latencies::new).add(failed);
+        }
+    }
+}
