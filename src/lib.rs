@@ -1,1 +1,6 @@
-//! stub
+#![doc = include_str!("README.md")]
+
+pub mod experiment;
+pub mod load;
+pub mod measure;
+pub mod verdict;

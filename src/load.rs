@@ -1,0 +1,138 @@
+//! Load: what users do, when, and the role that does it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A stretch of an open schedule: the rate goes from `from_per_s` to `to_per_s` linearly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// How long; none for ever.
+    pub duration: Option<Duration>,
+    /// The rate at its start.
+    pub from_per_s: f64,
+    /// The rate at its end.
+    pub to_per_s: f64,
+}
+
+/// What each user does: `setup` once, in order, before measuring; then one of `steps` at a time, drawn by weight.
+///
+/// Texts hold placeholders: `{{user}}` the user's number, unique in the run; `{{run}}` the run; `{{n}}` a number that
+/// grows with each request of the user; `{{uuid}}`; `{{random:1-100}}`; `{{name}}` a value extracted before;
+/// `{{pick:name}}` any value of a collected list; `{{take:name}}` the same, removed from the list. A step whose list is
+/// empty is not drawn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Done once a user before measuring; a step that fails its check ends the trial.
+    #[serde(default)]
+    pub setup: Vec<Step>,
+    /// Drawn by weight while measuring.
+    pub steps: Vec<Step>,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// The kind of operation, in tables and figures; `METHOD path` when not given.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// GET, POST, …
+    #[serde(default = "get")]
+    pub method: String,
+    /// The path and query, or a whole URL.
+    pub path: String,
+    /// Header lines.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// How often it is drawn, relative to the others.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// How often it is done, in setup.
+    #[serde(default = "one")]
+    pub repeat: u32,
+    /// The mean think time after it, instead of the load's.
+    #[serde(default)]
+    pub think: Option<Duration>,
+    /// Values to keep from the answer.
+    #[serde(default)]
+    pub extract: BTreeMap<String, Extract>,
+    /// What the answer must be.
+    #[serde(default)]
+    pub check: Check,
+}
+
+/// A value to keep from an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extract {
+    /// A JSON pointer into the body.
+    #[serde(default)]
+    pub json: Option<String>,
+    /// A header's name.
+    #[serde(default)]
+    pub header: Option<String>,
+    /// Add it to a list, instead of replacing the value.
+    #[serde(default)]
+    pub collect: bool,
+}
+
+/// What an answer must be. A status that is not allowed is a failed operation; a body that is not is a wrong one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Allowed status codes; empty allows 200 to 399.
+    #[serde(default)]
+    pub status: Vec<u16>,
+    /// JSON pointers that must be there, each with the type it must have (`string`, `number`, `integer`, `boolean`,
+    /// `array`, `object`, `null`, `any`; `string?` allows null) or `=value` for one value.
+    #[serde(default)]
+    pub json: BTreeMap<String, String>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// The settings of the role `load`. It finds its target under the peer name `target` (`host:port`, several are taken in
+/// turn) or in `base_url`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadSettings {
+    /// `http://host:port` or `https://…`, instead of the peer `target`.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// What users do.
+    pub scenario: Scenario,
+    /// How load is offered, all replicas together.
+    pub plan: crate::experiment::LoadPlan,
+    /// How many replicas of the generator there are; this one takes its share (`replica` of the role's configuration).
+    pub workers: u32,
+    /// An operation without an answer for this long is given up.
+    pub timeout: Duration,
+    /// A new connection for every request.
+    #[serde(default)]
+    pub disable_keepalive: bool,
+    /// End after this many requests, all replicas together.
+    #[serde(default)]
+    pub requests: Option<u64>,
+    /// End this long after the start; the lab's stop signal ends it too.
+    #[serde(default)]
+    pub duration: Option<Duration>,
+    /// Threads; none is one a CPU.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Accept any certificate.
+    #[serde(default)]
+    pub insecure: bool,
+}
