@@ -1,6 +1,7 @@
 //! The command line: parse, call, exit code. Data goes to standard output, talk to standard error.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -189,15 +190,21 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Load(args) => load_url::run(args)?,
         Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
         Command::Up(args) => up::run(&args)?,
-        Command::List => listing::systems(),
-        Command::Plan(args) => listing::plan(&find_experiment(&args.experiment)?),
+        Command::List => say(&listing::systems()),
+        Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),
         Command::Report(args) => redraw(&args.archive)?,
         Command::Compare(args) => compare::run(&args)?,
-        Command::Doctor => doctor::run(),
+        Command::Doctor => say(&doctor::report()),
         Command::Selftest(args) => selftest::run(args)?,
         Command::Serve(args) => return Ok(serve(args)),
     };
     Ok(ExitCode::from(code))
+}
+
+/// Prints to standard output; a reader that has had enough (`| head`) is no error.
+fn say(text: &str) -> u8 {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    0
 }
 
 fn serve(args: ServeArgs) -> ExitCode {
@@ -206,7 +213,9 @@ fn serve(args: ServeArgs) -> ExitCode {
     kit::host::run_process(
         |configured| {
             if configured != role {
-                return Err(input(format!("the configuration is for role {configured:?}, the command line says {role:?}")));
+                return Err(input(format!(
+                    "the configuration is for role {configured:?}, the command line says {role:?}"
+                )));
             }
             systems::find_role(&system, &role)
         },
@@ -237,14 +246,14 @@ fn start(mut experiment: Experiment, common: &Common) -> anyhow::Result<u8> {
     apply(&mut experiment, common);
     experiment.check().map_err(|problem| input(format!("{problem}")))?;
     if common.print_experiment {
-        print!("{}", experiment.to_toml());
-        return Ok(0);
+        return Ok(say(&experiment.to_toml()));
     }
     run::run(&experiment, &options(common))
 }
 
 fn apply(experiment: &mut Experiment, common: &Common) {
-    let Common { deployment, trials, seed, duration, warmup, sample_interval, load_workers, database, slo, .. } = common;
+    let Common { deployment, trials, seed, duration, warmup, sample_interval, load_workers, database, slo, .. } =
+        common;
     experiment.deployment = deployment.unwrap_or(experiment.deployment);
     experiment.trials = trials.unwrap_or(experiment.trials);
     experiment.seed = seed.unwrap_or(experiment.seed);
@@ -277,10 +286,11 @@ fn sweep(args: &SweepArgs) -> anyhow::Result<Experiment> {
         Architectures::Monolith => &["monolith"],
         Architectures::Microservices => &["microservices"],
     };
-    let external: BTreeMap<String, String> = [("monolith", &args.base_url_monolith), ("microservices", &args.base_url_micro)]
-        .into_iter()
-        .filter_map(|(name, url)| Some((name.to_owned(), url.clone()?)))
-        .collect();
+    let external: BTreeMap<String, String> =
+        [("monolith", &args.base_url_monolith), ("microservices", &args.base_url_micro)]
+            .into_iter()
+            .filter_map(|(name, url)| Some((name.to_owned(), url.clone()?)))
+            .collect();
     let text = |name: &&str| Level::Text((*name).to_owned());
     let mut experiment = Experiment {
         question: "How do the architectures of the task tracker compare as users grow?".to_owned(),
@@ -335,6 +345,5 @@ fn set_replicas(experiment: &mut Experiment, replicas: &[u32], architectures: &[
 fn redraw(folder: &Path) -> anyhow::Result<u8> {
     let archive = Archive::open(folder)?;
     run::report(&archive)?;
-    println!("{}", archive.folder().join("report.html").display());
-    Ok(0)
+    Ok(say(&format!("{}\n", archive.folder().join("report.html").display())))
 }

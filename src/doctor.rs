@@ -16,33 +16,45 @@ struct Finding {
     bring: &'static str,
 }
 
-/// Prints a line for each thing; always succeeds, because nothing here is needed for everything.
-pub fn run() -> u8 {
-    for Finding { what, seen, for_what, bring } in [cpus(), open_files(), scratch(), postgres_server(), postgres_binaries(), wrk(), nginx()] {
-        match seen {
-            Ok(seen) => println!("ok       {what:<20} {seen}"),
-            Err(missing) => println!("missing  {what:<20} {missing}\n         for {for_what}: {bring}"),
-        }
-    }
-    0
+/// A line for each thing; nothing here is needed for everything.
+pub fn report() -> String {
+    let findings = [cpus(), open_files(), scratch(), postgres_server(), postgres_binaries(), wrk(), nginx()];
+    let lines = findings.into_iter().map(|Finding { what, seen, for_what, bring }| match seen {
+        Ok(seen) => format!("ok       {what:<20} {seen}\n"),
+        Err(missing) => format!("missing  {what:<20} {missing}\n         for {for_what}: {bring}\n"),
+    });
+    lines.collect()
 }
 
 fn cpus() -> Finding {
     let allowed = pinning::allowed();
     let seen = match pinning::budget(&allowed) {
-        pinning::Budget { system: Some(system), load: Some(load) } => {
-            Ok(format!("{}: {} for the system, {} for the load generator", allowed.len(), pinning::show(&system), pinning::show(&load)))
-        }
+        pinning::Budget { system: Some(system), load: Some(load) } => Ok(format!(
+            "{}: {} for the system, {} for the load generator",
+            allowed.len(),
+            pinning::show(&system),
+            pinning::show(&load)
+        )),
         _ => Err("one CPU: system and load generator have to share it".to_owned()),
     };
-    Finding { what: "CPUs", seen, for_what: "results that the generator does not disturb", bring: "use a machine with two" }
+    Finding {
+        what: "CPUs",
+        seen,
+        for_what: "results that the generator does not disturb",
+        bring: "use a machine with two",
+    }
 }
 
 fn open_files() -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
     let seen = if hard >= 10_500 { Ok(format!("up to {hard}")) } else { Err(format!("at most {hard}")) };
-    Finding { what: "open files", seen, for_what: "10000 users on this machine", bring: "ulimit -Hn 65536 (as root), or nofile in limits.conf" }
+    Finding {
+        what: "open files",
+        seen,
+        for_what: "10000 users on this machine",
+        bring: "ulimit -Hn 65536 (as root), or nofile in limits.conf",
+    }
 }
 
 fn scratch() -> Finding {
@@ -52,7 +64,12 @@ fn scratch() -> Finding {
         .tempdir()
         .map(|_| folder.display().to_string())
         .map_err(|error| format!("{}: {error}", folder.display()));
-    Finding { what: "scratch folder", seen, for_what: "databases of trials", bring: "export TMPDIR=/a/folder/you/may/write" }
+    Finding {
+        what: "scratch folder",
+        seen,
+        for_what: "databases of trials",
+        bring: "export TMPDIR=/a/folder/you/may/write",
+    }
 }
 
 fn postgres_server() -> Finding {
@@ -68,7 +85,8 @@ fn postgres_server() -> Finding {
 }
 
 fn postgres_binaries() -> Finding {
-    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let debian =
+        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let found = debian.chain(path_folders()).map(|folder| folder.join("initdb")).find(|path| path.is_file());
     program("Postgres binaries", found, "the database tests against Postgres", "apt-get install postgresql")
 }
@@ -92,5 +110,9 @@ fn path_folders() -> Vec<PathBuf> {
 
 /// A program by name.
 pub fn in_path(name: &str) -> Option<PathBuf> {
-    path_folders().iter().map(|folder| folder.join(name)).chain([Path::new("/usr/sbin").join(name)]).find(|path| path.is_file())
+    path_folders()
+        .iter()
+        .map(|folder| folder.join(name))
+        .chain([Path::new("/usr/sbin").join(name)])
+        .find(|path| path.is_file())
 }

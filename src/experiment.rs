@@ -210,7 +210,9 @@ impl Trial {
             }
         }
         name.push_str(&format!("_r{repetition}"));
-        let seed = rand::RngExt::random(&mut kit::rng(seed, &format!("{purpose}/r{repetition}")));
+        // 53 bits: a seed that every JSON reader keeps exact.
+        let seed: u64 = rand::RngExt::random(&mut kit::rng(seed, &format!("{purpose}/r{repetition}")));
+        let seed = seed >> 11;
         Self { index, name, levels, repetition, seed }
     }
 }
@@ -345,7 +347,10 @@ impl Experiment {
         let at_least_one_second = |name: &str, value: Duration| {
             if value < Duration::from_secs(1) || value.subsec_nanos() != 0 {
                 let text = units::format_duration(value);
-                return Err(Problem::new(name, format!("{name} is {text}; it is counted in whole seconds, at least 1s")));
+                return Err(Problem::new(
+                    name,
+                    format!("{name} is {text}; it is counted in whole seconds, at least 1s"),
+                ));
             }
             Ok(())
         };
@@ -395,21 +400,36 @@ impl Experiment {
         match &self.load {
             LoadPlan::Closed { users, spawn_rate, .. } => {
                 if has("rate") {
-                    return Err(Problem::new("factors.rate", "rate is a factor of open load; write mode = \"open\" under [load], or use users"));
+                    return Err(Problem::new(
+                        "factors.rate",
+                        "rate is a factor of open load; write mode = \"open\" under [load], or use users",
+                    ));
                 }
                 if *users == 0 && !has("users") {
-                    return Err(Problem::new("load.users", "zero users; write users under [load] or as a factor, at least 1"));
+                    return Err(Problem::new(
+                        "load.users",
+                        "zero users; write users under [load] or as a factor, at least 1",
+                    ));
                 }
                 if !(*spawn_rate > 0.0 && spawn_rate.is_finite()) {
-                    return Err(Problem::new("load.spawn_rate", format!("spawn_rate is {spawn_rate}; it must be above 0")));
+                    return Err(Problem::new(
+                        "load.spawn_rate",
+                        format!("spawn_rate is {spawn_rate}; it must be above 0"),
+                    ));
                 }
             }
             LoadPlan::Open { stages, connections, .. } => {
                 if has("users") {
-                    return Err(Problem::new("factors.users", "users is a factor of closed load; write mode = \"closed\" under [load], or use rate"));
+                    return Err(Problem::new(
+                        "factors.users",
+                        "users is a factor of closed load; write mode = \"closed\" under [load], or use rate",
+                    ));
                 }
                 if stages.is_empty() && !has("rate") {
-                    return Err(Problem::new("load.rate", "no rate; write rate or stages under [load], or rate as a factor"));
+                    return Err(Problem::new(
+                        "load.rate",
+                        "no rate; write rate or stages under [load], or rate as a factor",
+                    ));
                 }
                 let wrong = |rate: f64| !(rate >= 0.0 && rate.is_finite());
                 if stages.iter().any(|stage| wrong(stage.from_per_s) || wrong(stage.to_per_s)) {
@@ -438,7 +458,10 @@ impl Experiment {
         }
         let (low, high) = search.between;
         if low < 1 || high <= low {
-            return Err(Problem::new("search.between", format!("between [{low}, {high}]: the first must be at least 1 and below the second")));
+            return Err(Problem::new(
+                "search.between",
+                format!("between [{low}, {high}]: the first must be at least 1 and below the second"),
+            ));
         }
         if !(search.within > 0.0 && search.within < 1.0) {
             return Err(Problem::new("search.within", "within must be above 0% and below 100%"));
@@ -470,7 +493,10 @@ impl Experiment {
                 return Err(Problem::new(at, format!("unknown role {role:?}; {} has {}", self.system, list(&known))));
             }
             if !in_use.contains(role.as_str()) {
-                return Err(Problem::new(at, format!("no cell of the plan has the role {role}; take it out, or add the cell")));
+                return Err(Problem::new(
+                    at,
+                    format!("no cell of the plan has the role {role}; take it out, or add the cell"),
+                ));
             }
             if limits.replicas == Some(0) {
                 return Err(Problem::new(at, format!("role {role} has 0 replicas; at least 1 is needed")));

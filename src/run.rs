@@ -93,7 +93,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     if interrupt.is_asked() {
         let left = planned.len().saturating_sub(results.len());
         eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
-        return Ok(130);
+        return Ok(3);
     }
     Ok(verdict::exit_code(&verdict, results.iter().any(|trial| !trial.valid)))
 }
