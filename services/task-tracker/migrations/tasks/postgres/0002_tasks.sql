@@ -24,7 +24,7 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (owner_id, key)
 );
 
--- SQLite has this function; with it here too, one SQL text serves both databases.
-CREATE FUNCTION json_quote(value TEXT) RETURNS TEXT
+-- SQLite has this function; with it in either domain's database too, one SQL text serves both databases.
+CREATE OR REPLACE FUNCTION json_quote(value TEXT) RETURNS TEXT
     LANGUAGE SQL IMMUTABLE PARALLEL SAFE
     AS $$ SELECT COALESCE(CAST(to_json(value) AS TEXT), 'null') $$;
