@@ -1,9 +1,29 @@
 //! Load: what users do, when, and the role that does it.
+//!
+//! [`schedule`] says when, [`scenario`] says what; both are pure. [`driver`] does it, a thread and a runtime for each
+//! CPU, over [`client`] connections whose answers [`wire`] reads, woken by the [`pacer`]. The one rule: nothing that the
+//! system under test does, or fails to do, moves an intended time.
+
+pub mod client;
+pub mod driver;
+pub mod pacer;
+pub mod probe;
+pub mod scenario;
+pub mod schedule;
+pub mod wire;
+
+mod role;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use role::{needed_files, raise_file_limit};
+
+/// The roles of this module.
+pub const ROLES: &[kit::Role] =
+    &[kit::Role { name: "load", about: "sends requests as users would, and measures them", run: role::run }];
 
 /// A stretch of an open schedule: the rate goes from `from_per_s` to `to_per_s` linearly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +51,9 @@ pub struct Scenario {
     pub setup: Vec<Step>,
     /// Drawn by weight while measuring.
     pub steps: Vec<Step>,
+    /// One step after another instead.
+    #[serde(default)]
+    pub in_turn: bool,
 }
 
 /// One request.
@@ -136,3 +159,6 @@ pub struct LoadSettings {
     #[serde(default)]
     pub insecure: bool,
 }
+
+#[cfg(test)]
+mod tests;

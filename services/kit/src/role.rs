@@ -176,8 +176,10 @@ impl Control {
     /// Waits for the start signal: when to start, in ns of the role's clock.
     pub async fn started(&self) -> u64 {
         let mut start = self.0.start.subscribe();
-        match start.wait_for(Option::is_some).await {
-            Ok(at_ns) => at_ns.unwrap_or(0),
+        // Copied out first: what the channel lends must not be held across a wait.
+        let at_ns = start.wait_for(Option::is_some).await.map(|at_ns| at_ns.unwrap_or(0));
+        match at_ns {
+            Ok(at_ns) => at_ns,
             Err(_) => std::future::pending().await,
         }
     }
