@@ -11,6 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Levels, LoadPlan, Trial};
 
+pub mod guards;
+pub mod stats;
+pub mod steady;
+pub mod study;
+mod trial;
+
+pub use study::summarize_study;
+pub use trial::summarize_trial;
+
 /// A gauge of one replica at one time; one row of `series.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -68,10 +77,16 @@ pub struct TrialRecord {
 pub struct Spread {
     /// Median.
     pub p50: Option<f64>,
+    /// 90th percentile.
+    #[serde(default)]
+    pub p90: Option<f64>,
     /// 95th percentile.
     pub p95: Option<f64>,
     /// 99th percentile.
     pub p99: Option<f64>,
+    /// 99.9th percentile.
+    #[serde(default)]
+    pub p999: Option<f64>,
     /// Mean.
     pub avg: Option<f64>,
     /// Largest.
@@ -186,13 +201,22 @@ pub struct TrialSummary {
     /// Total time.
     pub latency_p50_ms: Option<f64>,
     /// Total time.
+    #[serde(default)]
+    pub latency_p90_ms: Option<f64>,
+    /// Total time.
     pub latency_p95_ms: Option<f64>,
     /// Total time.
     pub latency_p99_ms: Option<f64>,
     /// Total time.
+    #[serde(default)]
+    pub latency_p999_ms: Option<f64>,
+    /// Total time.
     pub latency_avg_ms: Option<f64>,
     /// Total time.
     pub latency_max_ms: Option<f64>,
+    /// Operations behind the percentiles: those that did not fail.
+    #[serde(default)]
+    pub latency_count: u64,
     /// Time until work began.
     pub wait: Spread,
     /// Time of work.

@@ -1,0 +1,127 @@
+//! The few pieces of classical statistics that everything else stands on.
+//!
+//! One rule: a spread is always over independent trials. Nothing here is fed single requests.
+
+use rand::RngExt as _;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::measure::Interval;
+
+/// Arithmetic mean; none for an empty slice.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Unbiased sample variance (divisor n − 1); none for fewer than two values.
+pub fn variance(values: &[f64]) -> Option<f64> {
+    let centre = mean(values)?;
+    (values.len() > 1)
+        .then(|| values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / (values.len() - 1) as f64)
+}
+
+/// The quantile `p` (0 to 1) of Student's t with `df` degrees of freedom (any positive number); NaN outside of that.
+pub fn t_quantile(p: f64, df: f64) -> f64 {
+    StudentsT::new(0.0, 1.0, df).map_or(f64::NAN, |t| t.inverse_cdf(p))
+}
+
+/// Two-sided p-value of a t statistic with `df` degrees of freedom.
+pub fn t_two_sided(t: f64, df: f64) -> f64 {
+    StudentsT::new(0.0, 1.0, df).map_or(f64::NAN, |distribution| 2.0 * distribution.cdf(-t.abs()))
+}
+
+/// The 95 % t-interval of the mean, `mean ± t₀.₉₇₅,ₙ₋₁ · s/√n` (Student 1908); none for fewer than two values.
+pub fn t_interval(values: &[f64]) -> Option<Interval> {
+    let estimate = mean(values)?;
+    let variance = variance(values)?;
+    let n = values.len() as f64;
+    let half = if variance > 0.0 { t_quantile(0.975, n - 1.0) * (variance / n).sqrt() } else { 0.0 };
+    Some(Interval { estimate, low: estimate - half, high: estimate + half })
+}
+
+/// The quantile `p` of a sorted slice, linear between order statistics (Hyndman & Fan 1996, type 7); NaN when empty.
+pub fn quantile_sorted(sorted: &[f64], p: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let place = p.clamp(0.0, 1.0) * last as f64;
+    let below = place.floor() as usize;
+    let above = place.ceil() as usize;
+    if below == above {
+        return sorted[below];
+    }
+    sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
+}
+
+/// The 2.5 % and 97.5 % quantiles of draws, which may be infinite but not NaN; none when there are none.
+pub fn percentile_interval(estimate: f64, draws: &mut [f64]) -> Option<Interval> {
+    draws.sort_by(f64::total_cmp);
+    let pick = |p: f64| -> f64 {
+        let place = (p * (draws.len() as f64 - 1.0)).round() as usize;
+        draws[place.min(draws.len() - 1)]
+    };
+    (!draws.is_empty()).then(|| Interval { estimate, low: pick(0.025).min(estimate), high: pick(0.975).max(estimate) })
+}
+
+/// The middle value; none for an empty slice.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (!sorted.is_empty()).then(|| quantile_sorted(&sorted, 0.5))
+}
+
+/// A standard normal draw (Box & Muller 1958, the cosine half).
+pub fn normal(rng: &mut kit::Rng) -> f64 {
+    let u: f64 = 1.0 - rng.random::<f64>();
+    let v: f64 = rng.random();
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+/// A draw of Student's t with a whole number of degrees of freedom: a normal over the root of a mean χ².
+pub fn student_t(rng: &mut kit::Rng, df: usize) -> f64 {
+    let numerator = normal(rng);
+    let chi_squared: f64 = (0..df).map(|_| normal(rng).powi(2)).sum();
+    numerator / (chi_squared / df as f64).sqrt()
+}
+
+/// A fitted slope per step, with its standard error.
+#[derive(Clone, Copy, Debug)]
+pub struct Slope {
+    /// Change per step.
+    pub slope: f64,
+    /// Its standard error.
+    pub se: f64,
+}
+
+/// Least-squares slope over equally spaced values, with the standard error of Newey & West (1987): Bartlett weights over
+/// a tenth of the series, at least one lag, and the correction n/(n − 2) for small samples. None below four values.
+pub fn newey_west_slope(values: &[f64]) -> Option<Slope> {
+    let n = values.len();
+    if n < 4 {
+        return None;
+    }
+    let centre = mean(values)?;
+    let x = |place: usize| place as f64 - (n as f64 - 1.0) / 2.0;
+    let sxx: f64 = (0..n).map(|place| x(place).powi(2)).sum();
+    let slope = (0..n).map(|place| x(place) * (values[place] - centre)).sum::<f64>() / sxx;
+    let moment: Vec<f64> = (0..n).map(|place| x(place) * (values[place] - centre - slope * x(place))).collect();
+    let middle = bartlett_sum(&moment, lags(n));
+    let variance = middle * n as f64 / (n as f64 - 2.0) / sxx.powi(2);
+    Some(Slope { slope, se: variance.max(0.0).sqrt() })
+}
+
+/// Variance of a mean times n for autocorrelated values, by the same weights; never below the plain variance, because
+/// chance negative correlation must not make a series look surer than it is.
+pub fn long_run_variance(values: &[f64]) -> f64 {
+    let (Some(centre), Some(plain)) = (mean(values), variance(values)) else { return 0.0 };
+    let moment: Vec<f64> = values.iter().map(|value| value - centre).collect();
+    (bartlett_sum(&moment, lags(values.len())) / (values.len() as f64 - 1.0)).max(plain)
+}
+
+fn lags(n: usize) -> usize {
+    (n / 10).max(1)
+}
+
+/// Σ u² + 2 Σ_l (1 − l/(L+1)) Σ u_t u_{t−l}.
+fn bartlett_sum(moment: &[f64], lags: usize) -> f64 {
+    let product = |lag: usize| -> f64 { moment.iter().skip(lag).zip(moment).map(|(a, b)| a * b).sum() };
+    let weight = |lag: usize| 1.0 - lag as f64 / (lags as f64 + 1.0);
+    product(0) + 2.0 * (1..=lags.min(moment.len().saturating_sub(1))).map(|lag| weight(lag) * product(lag)).sum::<f64>()
+}

@@ -1,0 +1,284 @@
+//! Trials → cells → curves → [`StudySummary`].
+//!
+//! One rule: an estimate of a cell is the mean of one value a trial, and its interval comes from their spread.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::experiment::{Experiment, Level, Levels, LoadPlan};
+use crate::load::Scenario;
+use crate::measure::guards::PERCENTILES;
+use crate::measure::{CellSummary, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, stats};
+
+/// What the trials of an experiment say together.
+///
+/// The x axis is the searched factor, else `users`, else `rate`, else the first other numeric factor with at least two
+/// levels. Trials that share all other levels make a curve. All numbers are in the units of [`TrialSummary`].
+pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> StudySummary {
+    let x = x_factor(experiment);
+    let think_s = think(experiment);
+    let mut curves = curves(trials, x.as_deref());
+    for curve in &mut curves {
+        client_bound(curve, think_s);
+    }
+    let mut guards = study_guards(&curves);
+    guards.extend(curves.iter().flat_map(|curve| curve.cells.iter().flat_map(|cell| cell.guards.clone())));
+    StudySummary { x, curves, crossovers: Vec::new(), search: None, guards, answer: String::new() }
+}
+
+/// The factor on the x axis; none when no numeric factor has two levels.
+pub fn x_factor(experiment: &Experiment) -> Option<String> {
+    if let Some(search) = &experiment.search {
+        return Some(search.factor.clone());
+    }
+    let numeric = |levels: &Vec<Level>| levels.len() > 1 && levels.iter().all(|level| level.as_f64().is_some());
+    let preferred = ["users", "rate"].into_iter().find(|name| experiment.factors.get(*name).is_some_and(numeric));
+    let other = || experiment.factors.iter().find(|(_, levels)| numeric(levels)).map(|(name, _)| name.clone());
+    preferred.map(str::to_owned).or_else(other)
+}
+
+/// The mean think time in seconds: of the steps by weight where they have their own, else of the load; 0 in an open loop.
+pub fn think(experiment: &Experiment) -> f64 {
+    let LoadPlan::Closed { think, .. } = experiment.load else { return 0.0 };
+    let of_steps = |scenario: &Scenario| {
+        let weight: f64 = scenario.steps.iter().map(|step| f64::from(step.weight)).sum();
+        let own = |own: Option<Duration>| own.unwrap_or(think).as_secs_f64();
+        let sum: f64 = scenario.steps.iter().map(|step| f64::from(step.weight) * own(step.think)).sum();
+        (weight > 0.0).then(|| sum / weight)
+    };
+    experiment.scenario.as_ref().and_then(of_steps).unwrap_or(think.as_secs_f64())
+}
+
+fn curves(trials: &[TrialSummary], x: Option<&str>) -> Vec<Curve> {
+    let mut by_levels: Vec<(Levels, Vec<&TrialSummary>)> = Vec::new();
+    for trial in trials {
+        let mut fixed = trial.levels.clone();
+        if let Some(x) = x {
+            fixed.remove(x);
+        }
+        match by_levels.iter_mut().find(|(levels, _)| *levels == fixed) {
+            Some((_, group)) => group.push(trial),
+            None => by_levels.push((fixed, vec![trial])),
+        }
+    }
+    by_levels.sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal));
+    let varying = varying(&by_levels);
+    let curve = |(levels, group): (Levels, Vec<&TrialSummary>)| {
+        let label = label(&levels, &varying);
+        let not_yet = || "not fitted".to_owned();
+        Curve {
+            cells: cells(&group, x, &label),
+            label,
+            levels,
+            usl: Fitted::None(not_yet()),
+            knee: Fitted::None(not_yet()),
+        }
+    };
+    by_levels.into_iter().map(curve).collect()
+}
+
+/// The factors that tell curves apart.
+fn varying(groups: &[(Levels, Vec<&TrialSummary>)]) -> Vec<String> {
+    let mut seen: BTreeMap<&String, Vec<Option<&Level>>> = BTreeMap::new();
+    for name in groups.iter().flat_map(|(levels, _)| levels.keys()) {
+        seen.entry(name).or_insert_with(|| groups.iter().map(|(levels, _)| levels.get(name)).collect());
+    }
+    let differs = |levels: &Vec<Option<&Level>>| levels.windows(2).any(|pair| pair[0] != pair[1]);
+    seen.into_iter().filter(|(_, levels)| differs(levels)).map(|(name, _)| name.clone()).collect()
+}
+
+/// `microservices × 3`, `monolith, batch=64`: names first, then numbers; `all` where nothing tells curves apart.
+fn label(levels: &Levels, varying: &[String]) -> String {
+    let shown = || levels.iter().filter(|(name, _)| *name == "architecture" || varying.contains(name));
+    let texts = shown().filter(|(_, level)| level.as_f64().is_none()).map(|(_, level)| level.to_string());
+    let mut text = texts.collect::<Vec<_>>().join(", ");
+    for (name, level) in shown().filter(|(_, level)| level.as_f64().is_some()) {
+        text += &match (name == "replicas", text.is_empty()) {
+            (true, true) => format!("× {level}"),
+            (true, false) => format!(" × {level}"),
+            (false, true) => format!("{name}={level}"),
+            (false, false) => format!(", {name}={level}"),
+        };
+    }
+    if text.is_empty() { "all".to_owned() } else { text }
+}
+
+fn cells(trials: &[&TrialSummary], x: Option<&str>, label: &str) -> Vec<CellSummary> {
+    let at = |trial: &TrialSummary| x.and_then(|x| trial.levels.get(x)).and_then(Level::as_f64).unwrap_or(0.0);
+    let mut by_x: Vec<(f64, Vec<&TrialSummary>)> = Vec::new();
+    for trial in trials {
+        match by_x.iter_mut().find(|(place, _)| *place == at(trial)) {
+            Some((_, group)) => group.push(trial),
+            None => by_x.push((at(trial), vec![trial])),
+        }
+    }
+    by_x.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let name = |place: f64| x.map_or_else(|| label.to_owned(), |x| format!("{label}, {x} {place}"));
+    by_x.into_iter().map(|(place, group)| cell(&group, place, &name(place))).collect()
+}
+
+/// Trials of one cell → its estimates, by key; `at` names the cell in guards.
+pub fn cell(trials: &[&TrialSummary], x: f64, at: &str) -> CellSummary {
+    let valid: Vec<&TrialSummary> = trials.iter().copied().filter(|trial| trial.valid).collect();
+    let invalid: Vec<&TrialSummary> = trials.iter().copied().filter(|trial| !trial.valid).collect();
+    let nothing = || match invalid.first() {
+        Some(trial) => format!("no trial is valid: {}", trial.invalid.as_deref().unwrap_or("no reason given")),
+        None => "no trial was run".to_owned(),
+    };
+    let mut metrics: BTreeMap<String, Estimate> = BTreeMap::new();
+    for (key, _) in values(&empty_like(trials)) {
+        let each: Vec<Option<f64>> = valid.iter().map(|trial| value(trial, &key)).collect();
+        let reason = valid.iter().find_map(|trial| trial.null_reasons.get(&key).cloned());
+        let mut estimate = estimate(&each, reason.unwrap_or_else(nothing));
+        estimate.thin = thin(&key, &valid);
+        metrics.insert(key, estimate);
+    }
+    let levels = trials.first().map(|trial| trial.levels.clone()).unwrap_or_default();
+    let guards = merged_guards(&valid, at);
+    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards }
+}
+
+fn empty_like<'a>(trials: &[&'a TrialSummary]) -> Option<&'a TrialSummary> {
+    trials.first().copied()
+}
+
+fn value(trial: &TrialSummary, key: &str) -> Option<f64> {
+    values(&Some(trial)).into_iter().find(|(name, _)| name == key).and_then(|(_, value)| value)
+}
+
+/// Every number of a trial that a cell estimates, by key.
+fn values(trial: &Option<&TrialSummary>) -> Vec<(String, Option<f64>)> {
+    let Some(trial) = trial else { return Vec::new() };
+    let share = |count: u64| trial.error_rate.map(|_| 100.0 * count as f64 / trial.total_requests.max(1) as f64);
+    let mut all: Vec<(String, Option<f64>)> = [
+        ("throughput_rps", trial.throughput_rps),
+        ("goodput_rps", trial.goodput_rps),
+        ("offered_rps", trial.offered_rps),
+        ("latency_p50_ms", trial.latency_p50_ms),
+        ("latency_p90_ms", trial.latency_p90_ms),
+        ("latency_p95_ms", trial.latency_p95_ms),
+        ("latency_p99_ms", trial.latency_p99_ms),
+        ("latency_p999_ms", trial.latency_p999_ms),
+        ("latency_avg_ms", trial.latency_avg_ms),
+        ("latency_max_ms", trial.latency_max_ms),
+        ("error_rate", trial.error_rate),
+        ("failed_rate", share(trial.failed)),
+        ("unknown_rate", share(trial.unknown)),
+        ("wrong_rate", share(trial.wrong)),
+        ("total_cpu_units", trial.total_cpu_units),
+        ("total_mem_gb", trial.total_mem_gb),
+        ("rps_per_cpu_unit", trial.rps_per_cpu_unit),
+        ("rps_per_gb_mem", trial.rps_per_gb_mem),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    for (part, spread) in [("wait", &trial.wait), ("work", &trial.work), ("lag", &trial.lag)] {
+        all.extend(spread_values(spread).map(|(name, value)| (format!("{part}_{name}_ms"), value)));
+    }
+    all
+}
+
+fn spread_values(spread: &Spread) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+    [
+        ("p50", spread.p50),
+        ("p90", spread.p90),
+        ("p95", spread.p95),
+        ("p99", spread.p99),
+        ("p999", spread.p999),
+        ("avg", spread.avg),
+        ("max", spread.max),
+    ]
+    .into_iter()
+}
+
+/// Mean and t-interval of the values of valid trials. One trial without the number takes it from the cell, because the
+/// mean of the others would be of a different thing. Nothing measured here is below zero, so no interval is.
+fn estimate(each: &[Option<f64>], reason: String) -> Estimate {
+    let values: Vec<f64> = each.iter().copied().flatten().collect();
+    if values.is_empty() || values.len() < each.len() {
+        return Estimate { values, null_reason: Some(reason), ..Estimate::default() };
+    }
+    let interval = stats::t_interval(&values);
+    Estimate {
+        mean: stats::mean(&values),
+        low: interval.map(|interval| interval.low.max(0.0)),
+        high: interval.map(|interval| interval.high),
+        values,
+        ..Estimate::default()
+    }
+}
+
+/// For a percentile: how many operations the thinnest trial has, where that is too few.
+fn thin(key: &str, valid: &[&TrialSummary]) -> Option<u64> {
+    let needed = PERCENTILES.iter().find(|(name, _)| key.ends_with(&format!("_{name}_ms")))?.1;
+    valid.iter().map(|trial| trial.latency_count).min().filter(|count| *count < needed)
+}
+
+/// One guard an id and set of touched numbers, at the cell, saying in how many trials it was seen.
+fn merged_guards(valid: &[&TrialSummary], at: &str) -> Vec<Guard> {
+    let mut merged: Vec<(Guard, usize)> = Vec::new();
+    for guard in valid.iter().flat_map(|trial| &trial.guards) {
+        match merged.iter_mut().find(|(seen, _)| seen.id == guard.id && seen.touches == guard.touches) {
+            Some((_, times)) => *times += 1,
+            None => merged.push((guard.clone(), 1)),
+        }
+    }
+    let total = valid.len();
+    let told = |(guard, times): (Guard, usize)| {
+        let what = if total > 1 { format!("{} ({times} of {total} trials)", guard.what) } else { guard.what };
+        Guard { at: at.to_owned(), what, ..guard }
+    };
+    merged.into_iter().map(told).collect()
+}
+
+/// In a closed loop with think time Z, N users cannot ask for more than N/(R₁ + Z), with R₁ the response time of the
+/// curve's smallest level (the asymptotic bound of operational analysis, Denning & Buzen 1978). Throughput within 5 % of
+/// it tells how many users there were, not what the system can do. The smallest level itself is not looked at.
+fn client_bound(curve: &mut Curve, think_s: f64) {
+    let Some(alone_s) = curve.cells.first().and_then(|cell| mean(cell, "latency_avg_ms")).map(|ms| ms / 1e3) else {
+        return;
+    };
+    if think_s <= 0.0 {
+        return;
+    }
+    let label = &curve.label;
+    for cell in curve.cells.iter_mut().skip(1) {
+        let users = cell.levels.get("users").and_then(Level::as_f64);
+        let (Some(users), Some(throughput)) = (users, mean(cell, "throughput_rps")) else { continue };
+        let bound = users / (alone_s + think_s);
+        if throughput > 0.95 * bound {
+            cell.guards.push(Guard {
+                id: "client-bound".to_owned(),
+                touches: ["throughput", "efficiency", "crossover"].map(str::to_owned).to_vec(),
+                at: format!("{label}, users {users}"),
+                what: format!(
+                    "{throughput:.0}/s is {:.0} % of the {bound:.0}/s that {users} users with {:.0} ms of think time can ask for",
+                    100.0 * throughput / bound,
+                    1e3 * think_s
+                ),
+                advice: "the users set this rate, not the system: add users, or think less, to learn its limit".to_owned(),
+            });
+        }
+    }
+}
+
+pub(crate) fn mean(cell: &CellSummary, key: &str) -> Option<f64> {
+    cell.metrics.get(key).and_then(|estimate| estimate.mean)
+}
+
+fn study_guards(curves: &[Curve]) -> Vec<Guard> {
+    let cells = || curves.iter().flat_map(|curve| &curve.cells);
+    let most = cells().map(|cell| cell.valid + cell.invalid).max().unwrap_or(0);
+    let mut guards = Vec::new();
+    if most == 1 {
+        guards.push(Guard {
+            id: "one-trial".to_owned(),
+            touches: ["crossover", "efficiency", "capacity"].map(str::to_owned).to_vec(),
+            at: String::new(),
+            what: "each cell was tried once, so no number has an interval".to_owned(),
+            advice: "repeat each cell (--trials 3 or more; 5 for narrow intervals)".to_owned(),
+        });
+    }
+    guards
+}
