@@ -3,4 +3,5 @@
 pub mod experiment;
 pub mod load;
 pub mod measure;
+pub mod report;
 pub mod verdict;
