@@ -71,11 +71,17 @@ impl Archive {
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         let archive = Self { folder: folder.to_owned() };
         if !folder.is_dir() {
-            return Err(input(format!("{}: no such folder; an archive is runs/EXPERIMENT/TIME, or runs/latest", folder.display())));
+            return Err(input(format!(
+                "{}: no such folder; an archive is runs/EXPERIMENT/TIME, or runs/latest",
+                folder.display()
+            )));
         }
         for name in ["experiment.toml", "results.jsonl"] {
             if !folder.join(name).is_file() {
-                return Err(input(format!("{} is no archive: it has no {name}; an archive is runs/EXPERIMENT/TIME, or runs/latest", folder.display())));
+                return Err(input(format!(
+                    "{} is no archive: it has no {name}; an archive is runs/EXPERIMENT/TIME, or runs/latest",
+                    folder.display()
+                )));
             }
         }
         Ok(archive)
@@ -211,7 +217,11 @@ pub struct TrialFiles {
 impl TrialFiles {
     /// Where the log of a replica goes.
     pub fn log(&self, role: &str, replica: u32) -> PathBuf {
-        self.folder.join("logs").join(if replica == 1 { format!("{role}.log") } else { format!("{role}-{replica}.log") })
+        self.folder.join("logs").join(if replica == 1 {
+            format!("{role}.log")
+        } else {
+            format!("{role}-{replica}.log")
+        })
     }
 
     /// Adds gauges.
@@ -221,7 +231,8 @@ impl TrialFiles {
     pub fn series(&mut self, samples: &[Sample]) -> anyhow::Result<()> {
         for Sample { t_s, name, role, replica, value } in samples {
             let value = value.map_or_else(String::new, |value| value.to_string());
-            writeln!(self.series, "{t_s:.3},{name},{role},{replica},{value}").map_err(|error| refused(&self.folder, &error))?;
+            writeln!(self.series, "{t_s:.3},{name},{role},{replica},{value}")
+                .map_err(|error| refused(&self.folder, &error))?;
         }
         self.series.flush().map_err(|error| refused(&self.folder, &error))
     }

@@ -40,7 +40,9 @@ impl Server {
         }
         let url = given.map(str::to_owned).or_else(|| std::env::var(POSTGRES_URL).ok());
         url.map(Self::Postgres).ok_or_else(|| {
-            surroundings(format!("where is Postgres? give --database postgres://USER:PASSWORD@HOST/postgres or set {POSTGRES_URL}"))
+            surroundings(format!(
+                "where is Postgres? give --database postgres://USER:PASSWORD@HOST/postgres or set {POSTGRES_URL}"
+            ))
         })
     }
 
@@ -58,7 +60,8 @@ impl Server {
             Self::Postgres(server) => {
                 let mut databases = Databases { urls: BTreeMap::new(), on_server: Some((server.clone(), Vec::new())) };
                 for name in names {
-                    let database = format!("scalelab_{unique}_{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+                    let database =
+                        format!("scalelab_{unique}_{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
                     command(server, &format!("CREATE DATABASE {database}"))?;
                     databases.urls.insert((*name).to_owned(), with_database(server, &database)?);
                     if let Some((_, made)) = &mut databases.on_server {
@@ -98,7 +101,8 @@ fn with_database(server: &str, database: &str) -> anyhow::Result<String> {
 }
 
 fn command(server: &str, sql: &str) -> anyhow::Result<()> {
-    let options = PgConnectOptions::from_str(server).map_err(|error| surroundings(format!("the Postgres URL is none: {error}")))?;
+    let options = PgConnectOptions::from_str(server)
+        .map_err(|error| surroundings(format!("the Postgres URL is none: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = options.get_host().to_owned();
     runtime.block_on(async {

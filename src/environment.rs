@@ -29,7 +29,8 @@ pub fn run_name(folder: &Path) -> String {
 /// What `environment.json` says: flat, and without anything secret.
 pub fn describe(experiment: &Experiment, budget: &Budget) -> serde_json::Value {
     let cpu_model = read_field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
-    let memory_kib = read_field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    let memory_kib =
+        read_field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at": now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
@@ -69,7 +70,9 @@ pub fn redact(text: &str) -> String {
 
 fn budget_sentence(experiment: &Experiment, budget: &Budget) -> String {
     match (experiment.deployment, &budget.system, &budget.load) {
-        (DeploymentKind::External, ..) => "The system runs elsewhere; the lab neither started nor limited it.".to_owned(),
+        (DeploymentKind::External, ..) => {
+            "The system runs elsewhere; the lab neither started nor limited it.".to_owned()
+        }
         (_, Some(system), Some(load)) => format!(
             "All roles of an architecture together share CPU {}; the load generator has CPU {} to itself. \
              Memory is not limited; every architecture has the machine's.",

@@ -67,10 +67,16 @@ impl FactorKind {
         match (self, level) {
             (Self::Count, Level::Int(count)) if (1..=1_000_000).contains(count) => Ok(()),
             (Self::Count, _) => Err(format!("{name} = {level}: a whole number from 1 to 1000000 is needed")),
-            (Self::Quantity, level) if level.as_f64().is_some_and(|quantity| quantity > 0.0 && quantity.is_finite()) => Ok(()),
+            (Self::Quantity, level)
+                if level.as_f64().is_some_and(|quantity| quantity > 0.0 && quantity.is_finite()) =>
+            {
+                Ok(())
+            }
             (Self::Quantity, _) => Err(format!("{name} = {level}: a number above 0 is needed")),
             (Self::OneOf(names), Level::Text(text)) if names.contains(&text.as_str()) => Ok(()),
-            (Self::OneOf(names), _) => Err(format!("unknown {name} {level:?}; there are {}", names.join(", ")).replace("Text(", "").replace(')', "")),
+            (Self::OneOf(names), _) => Err(format!("unknown {name} {level:?}; there are {}", names.join(", "))
+                .replace("Text(", "")
+                .replace(')', "")),
         }
     }
 }

@@ -41,9 +41,9 @@ pub struct UpArgs {
 /// # Errors
 /// When something could not be started, as surroundings.
 pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
-    let system = systems::find(&args.system)
-        .filter(|system| !system.roles().is_empty())
-        .ok_or_else(|| input(format!("there is nothing to start for {:?}; `scalelab list` names the systems", args.system)))?;
+    let system = systems::find(&args.system).filter(|system| !system.roles().is_empty()).ok_or_else(|| {
+        input(format!("there is nothing to start for {:?}; `scalelab list` names the systems", args.system))
+    })?;
     let text = format!("system = {:?}\n[load]\nusers = 1\n[factors]\narchitecture = [{:?}]\n", args.system, args.arch);
     let mut experiment = file::parse(&text, "--arch", "up")?;
     for role in system.roles().iter().filter(|role| role.name != "gateway") {
@@ -81,7 +81,8 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
             let log = scratch.path().join(format!("{}-{replica}.log", part.role));
             let interrupted = || interrupt.is_asked();
             let role = systems::find_role(system.name(), part.role)?;
-            let launch = Launch { system: system.name(), role, config, cpus: None, log: &log, interrupted: &interrupted };
+            let launch =
+                Launch { system: system.name(), role, config, cpus: None, log: &log, interrupted: &interrupted };
             let running = processes.launch(&launch)?;
             println!("{:<14} http://{}", part.role, running.addr());
             started.push((part.role, running));
@@ -90,7 +91,10 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     if let Some((_, entry)) = started.iter().find(|(role, _)| *role == assembly.entry) {
         println!("\ntry:  curl http://{}/health", entry.addr());
         println!("API:  http://{}/openapi.json", entry.addr());
-        println!("stop with Ctrl-C; data {}", if args.data.is_some() { format!("stays in {}", data.display()) } else { "goes then".to_owned() });
+        println!(
+            "stop with Ctrl-C; data {}",
+            if args.data.is_some() { format!("stays in {}", data.display()) } else { "goes then".to_owned() }
+        );
     }
     let ended = loop {
         if interrupt.wait(Duration::from_millis(500)) {

@@ -26,7 +26,10 @@ impl Deployment for InProcess {
         let name = format!("{} {}", launch.role.name, launch.config.replica);
         let started = pinning::pinned(launch.cpus, || host::start(launch.role, launch.config.clone(), Clock::real()))?;
         let mut hosted = started.map_err(|error| surroundings(format!("role {name} did not start: {error:#}")))?;
-        std::fs::write(launch.log, "this role ran on threads of the lab; its messages went to the lab's standard error\n")?;
+        std::fs::write(
+            launch.log,
+            "this role ran on threads of the lab; its messages went to the lab's standard error\n",
+        )?;
         while !hosted.has_ended() {
             match hosted.wait_until_started_for(std::time::Duration::from_millis(100)) {
                 Some(true) => {
@@ -71,7 +74,8 @@ impl Replica for Threads {
         if !self.hosted.has_ended() {
             return None;
         }
-        let reason = self.hosted.join().err().map_or_else(|| "ended by itself".to_owned(), |error| format!("{error:#}"));
+        let reason =
+            self.hosted.join().err().map_or_else(|| "ended by itself".to_owned(), |error| format!("{error:#}"));
         Some(format!("role {}: {reason}", self.name))
     }
 

@@ -41,7 +41,11 @@ pub fn pinned<T>(cpus: Option<&[usize]>, body: impl FnOnce() -> T) -> anyhow::Re
         set.set(*cpu);
     }
     sched_setaffinity(None, &set).map_err(|error| {
-        crate::error::surroundings(format!("cannot use CPUs {}: {error}; this machine allows {}", show(cpus), show(&allowed())))
+        crate::error::surroundings(format!(
+            "cannot use CPUs {}: {error}; this machine allows {}",
+            show(cpus),
+            show(&allowed())
+        ))
     })?;
     let result = body();
     sched_setaffinity(None, &before)?;

@@ -107,7 +107,8 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
 
 fn start_system(site: &Site<'_>, trial: &Trial, assembly: &Assembly, files: &TrialFiles) -> anyhow::Result<Running> {
     let scratch = tempfile::Builder::new().prefix("scalelab-").tempdir();
-    let scratch = scratch.map_err(|error| surroundings(format!("cannot make a scratch folder: {error}; set TMPDIR")))?;
+    let scratch =
+        scratch.map_err(|error| surroundings(format!("cannot make a scratch folder: {error}; set TMPDIR")))?;
     let mut running = Running { started: Vec::new(), databases: None, _scratch: scratch };
     if site.experiment.deployment == DeploymentKind::External {
         return Ok(running);
@@ -212,7 +213,8 @@ fn start_load(
     running: &mut Running,
 ) -> anyhow::Result<()> {
     let experiment = site.experiment;
-    let base_url = (experiment.deployment == DeploymentKind::External).then(|| external_url(experiment, trial)).flatten();
+    let base_url =
+        (experiment.deployment == DeploymentKind::External).then(|| external_url(experiment, trial)).flatten();
     let settings = LoadSettings {
         scenario: site.system.scenario(experiment, &trial.levels),
         plan: plan.clone(),
@@ -244,7 +246,8 @@ fn start_load(
 
 /// Where the system of a trial is, when it runs elsewhere.
 pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
-    let named = trial.levels.get("architecture").and_then(|architecture| experiment.external.get(&architecture.to_string()));
+    let named =
+        trial.levels.get("architecture").and_then(|architecture| experiment.external.get(&architecture.to_string()));
     named.or_else(|| experiment.external.get("default")).or_else(|| experiment.external.values().next()).cloned()
 }
 

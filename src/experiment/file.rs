@@ -205,9 +205,7 @@ fn poisson(load: &LoadFile) -> Result<bool, Problem> {
     match load.arrivals.as_deref().unwrap_or("constant") {
         "constant" => Ok(false),
         "poisson" => Ok(true),
-        other => {
-            Err(Problem::new("load.arrivals", format!("unknown arrivals {other:?}; there are constant, poisson")))
-        }
+        other => Err(Problem::new("load.arrivals", format!("unknown arrivals {other:?}; there are constant, poisson"))),
     }
 }
 

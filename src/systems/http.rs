@@ -39,10 +39,16 @@ impl System for Http {
 
     fn check(&self, experiment: &Experiment) -> Result<(), Problem> {
         if experiment.scenario.as_ref().is_none_or(|scenario| scenario.steps.is_empty()) {
-            return Err(Problem::new("step", "http needs to know what users do; write at least one [[step]] with a path"));
+            return Err(Problem::new(
+                "step",
+                "http needs to know what users do; write at least one [[step]] with a path",
+            ));
         }
         if !experiment.external.contains_key("default") {
-            return Err(Problem::new("external", "http needs to know where the service is; write [external] default = \"http://127.0.0.1:8080\""));
+            return Err(Problem::new(
+                "external",
+                "http needs to know where the service is; write [external] default = \"http://127.0.0.1:8080\"",
+            ));
         }
         match experiment.settings.as_object().and_then(|settings| settings.keys().next()) {
             Some(key) => Err(Problem::new(format!("settings.{key}"), "http has no settings")),

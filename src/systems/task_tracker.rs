@@ -57,7 +57,10 @@ impl System for TaskTracker {
 
     fn check(&self, experiment: &Experiment) -> Result<(), Problem> {
         if experiment.scenario.as_ref().is_some_and(|scenario| scenario.steps.is_empty()) {
-            return Err(Problem::new("setup", "there is a [[setup]] but no [[step]]; write what users do while measured"));
+            return Err(Problem::new(
+                "setup",
+                "there is a [[setup]] but no [[step]]; write what users do while measured",
+            ));
         }
         let (settings, tasks) = split_settings(&experiment.settings);
         tasks.map_err(|message| Problem::new(format!("settings.{TASKS_PER_USER_KEY}"), message))?;
@@ -66,7 +69,9 @@ impl System for TaskTracker {
         if experiment.deployment == DeploymentKind::External {
             for architecture in architectures(experiment) {
                 if !experiment.external.contains_key(&architecture) && !experiment.external.contains_key("default") {
-                    let message = format!("where is the {architecture}? write [external] {architecture} = \"http://127.0.0.1:9000\"");
+                    let message = format!(
+                        "where is the {architecture}? write [external] {architecture} = \"http://127.0.0.1:9000\""
+                    );
                     return Err(Problem::new("external", message));
                 }
             }
@@ -114,9 +119,13 @@ impl System for TaskTracker {
         let argon2 = experiment.settings.get("argon2").map_or_else(|| "default".to_owned(), ToString::to_string);
         let database = experiment.backends.get("database").map_or("sqlite", String::as_str);
         vec![
-            format!("Password hashing (argon2id) cost: {}. It is paid in set-up, before anything is measured.", argon2.trim_matches('"')),
+            format!(
+                "Password hashing (argon2id) cost: {}. It is paid in set-up, before anything is measured.",
+                argon2.trim_matches('"')
+            ),
             format!("Database: {database}; a fresh one for every trial."),
-            "The load generator's users: as many accounts as users, never shared, each with its own tasks and token.".to_owned(),
+            "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
+                .to_owned(),
         ]
     }
 }
@@ -174,11 +183,15 @@ fn setup(tasks: u32) -> Vec<Step> {
 /// What users do, with the weights of the published study. The step names are those of tables and figures.
 fn mix() -> Vec<Step> {
     const PAGE: &[(&str, &str)] = &[("/tasks", "array"), ("/total", "integer"), ("/limit", "integer")];
-    const TASK: &[(&str, &str)] = &[("/id", "integer"), ("/title", "string"), ("/status", "string"), ("/is_completed", "boolean")];
+    const TASK: &[(&str, &str)] =
+        &[("/id", "integer"), ("/title", "string"), ("/status", "string"), ("/is_completed", "boolean")];
     let one = "/api/v1/tasks/{{pick:task}}";
     vec![
         Step { check: check(&[200], PAGE), ..user_step("list", "GET", "/api/v1/tasks/?limit=20", 70) },
-        Step { check: check(&[200], PAGE), ..user_step("list filtered", "GET", "/api/v1/tasks/?limit=20&status=todo", 21) },
+        Step {
+            check: check(&[200], PAGE),
+            ..user_step("list filtered", "GET", "/api/v1/tasks/?limit=20&status=todo", 21)
+        },
         Step { check: check(&[200], TASK), ..user_step("get", "GET", one, 14) },
         Step { weight: 20, ..create() },
         Step {
@@ -186,20 +199,35 @@ fn mix() -> Vec<Step> {
             check: check(&[200], TASK),
             ..user_step("update", "PUT", one, 7)
         },
-        Step { check: check(&[200], TASK), ..user_step("complete", "PATCH", "/api/v1/tasks/{{pick:task}}/complete", 3) },
-        Step { check: check(&[200], TASK), ..user_step("incomplete", "PATCH", "/api/v1/tasks/{{pick:task}}/incomplete", 2) },
+        Step {
+            check: check(&[200], TASK),
+            ..user_step("complete", "PATCH", "/api/v1/tasks/{{pick:task}}/complete", 3)
+        },
+        Step {
+            check: check(&[200], TASK),
+            ..user_step("incomplete", "PATCH", "/api/v1/tasks/{{pick:task}}/incomplete", 2)
+        },
         Step { check: check(&[204], &[]), ..user_step("delete", "DELETE", "/api/v1/tasks/{{take:task}}", 3) },
         Step {
-            check: check(&[200], &[("/total_tasks", "integer"), ("/completed_tasks", "integer"), ("/completed_percentage", "number")]),
+            check: check(
+                &[200],
+                &[("/total_tasks", "integer"), ("/completed_tasks", "integer"), ("/completed_percentage", "number")],
+            ),
             ..user_step("stats", "GET", "/api/v1/stats/", 10)
         },
-        Step { check: check(&[200], &[("/id", "integer"), ("/username", "string")]), ..user_step("me", "GET", "/api/v1/auth/me", 7) },
+        Step {
+            check: check(&[200], &[("/id", "integer"), ("/username", "string")]),
+            ..user_step("me", "GET", "/api/v1/auth/me", 7)
+        },
     ]
 }
 
 fn create() -> Step {
     Step {
-        body: Some(r#"{"title":"task {{n}} of user {{user}}","description":"written while measuring","priority":"medium"}"#.to_owned()),
+        body: Some(
+            r#"{"title":"task {{n}} of user {{user}}","description":"written while measuring","priority":"medium"}"#
+                .to_owned(),
+        ),
         extract: BTreeMap::from([("task".to_owned(), pointer("/id", true))]),
         check: check(&[201], &[("/id", "integer"), ("/title", "string")]),
         ..user_step("create", "POST", "/api/v1/tasks/", 1)

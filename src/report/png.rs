@@ -1,0 +1,138 @@
+//! Shapes → PNG and SVG, with the font that is compiled in.
+//!
+//! The one rule: the same figure gives the same bytes, on every machine; no system font, no time stamp.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, anyhow};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontDesc, register_font};
+
+use crate::report::draw::{Anchor, HEIGHT, Ink, Shape, WIDTH, shapes};
+use crate::report::figure::{Figure, color};
+
+/// Named as the generic family, so that an SVG shown elsewhere falls back to whatever stands for it there.
+const FONT: &str = "sans-serif";
+
+/// The bitmap is painted this much larger and then averaged: plotters' own edges are rough.
+const OVERSAMPLING: u32 = 2;
+
+/// The figure as a PNG of 1600 × 1000.
+pub fn png(figure: &Figure) -> Result<Vec<u8>> {
+    let (width, height) = (WIDTH as u32 * OVERSAMPLING, HEIGHT as u32 * OVERSAMPLING);
+    let mut pixels = vec![255_u8; (width * height * 3) as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+        paint(&area, &shapes(figure, &text_width), f64::from(OVERSAMPLING))?;
+    }
+    encode(&halve(&pixels, width as usize), width / OVERSAMPLING, height / OVERSAMPLING)
+}
+
+/// The figure as an SVG.
+pub fn svg(figure: &Figure) -> Result<String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, (WIDTH as u32, HEIGHT as u32)).into_drawing_area();
+        paint(&area, &shapes(figure, &text_width), 1.0)?;
+    }
+    Ok(text)
+}
+
+/// Each pixel the mean of four.
+fn halve(pixels: &[u8], width: usize) -> Vec<u8> {
+    let stride = width * 3;
+    let mut out = Vec::with_capacity(pixels.len() / 4);
+    for rows in pixels.chunks_exact(stride * 2) {
+        let (upper, lower) = rows.split_at(stride);
+        for (above, below) in upper.chunks_exact(6).zip(lower.chunks_exact(6)) {
+            for channel in 0..3 {
+                let sum = [above[channel], above[channel + 3], below[channel], below[channel + 3]];
+                out.push((sum.into_iter().map(u16::from).sum::<u16>() / 4) as u8);
+            }
+        }
+    }
+    out
+}
+
+fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder.write_header().and_then(|mut writer| writer.write_image_data(pixels)).context("cannot encode a PNG")?;
+    Ok(bytes)
+}
+
+fn fonts() {
+    static REGISTERED: OnceLock<()> = OnceLock::new();
+    REGISTERED.get_or_init(|| {
+        // A font that cannot be read shows as a failure of the first text drawn with it.
+        let _ = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
+        let _ = register_font(FONT, FontStyle::Bold, dejavu::sans::bold());
+    });
+}
+
+fn font(size: f64, bold: bool) -> FontDesc<'static> {
+    fonts();
+    FontDesc::new(FontFamily::SansSerif, size, if bold { FontStyle::Bold } else { FontStyle::Normal })
+}
+
+fn text_width(size: f64, bold: bool, text: &str) -> f64 {
+    font(size, bold).box_size(text).map_or(0.0, |(width, _)| f64::from(width))
+}
+
+fn rgb(ink: Ink) -> RGBColor {
+    match ink {
+        Ink::Ink => RGBColor(28, 28, 32),
+        Ink::Muted => RGBColor(92, 92, 100),
+        Ink::Grid => RGBColor(226, 226, 230),
+        Ink::Paper => RGBColor(255, 255, 255),
+        Ink::Curve(index) => {
+            let (red, green, blue) = color(index);
+            RGBColor(red, green, blue)
+        }
+    }
+}
+
+type Area<B> = DrawingArea<B, plotters::coord::Shift>;
+
+fn paint<B: DrawingBackend>(area: &Area<B>, shapes: &[Shape], scale: f64) -> Result<()> {
+    let failed = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("cannot draw: {error}");
+    area.fill(&rgb(Ink::Paper)).map_err(failed)?;
+    for shape in shapes {
+        paint_one(area, shape, scale).map_err(failed)?;
+    }
+    area.present().map_err(failed)
+}
+
+fn paint_one<B: DrawingBackend>(
+    area: &Area<B>,
+    shape: &Shape,
+    scale: f64,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    let pixel = |(x, y): (f64, f64)| ((x * scale).round() as i32, (y * scale).round() as i32);
+    match shape {
+        Shape::Path { points, ink, width } => {
+            let style = rgb(*ink).stroke_width((f64::from(*width) * scale) as u32);
+            area.draw(&PathElement::new(points.iter().map(|point| pixel(*point)).collect::<Vec<_>>(), style))
+        }
+        Shape::Area { points, ink, alpha } => {
+            let style = rgb(*ink).mix(*alpha).filled();
+            area.draw(&Polygon::new(points.iter().map(|point| pixel(*point)).collect::<Vec<_>>(), style))
+        }
+        Shape::Dot { at, radius, ink } => {
+            area.draw(&Circle::new(pixel(*at), (radius * scale).round() as i32, rgb(*ink).filled()))
+        }
+        Shape::Text { at, text, size, bold, anchor, ink } => {
+            let horizontal = match anchor {
+                Anchor::Start => HPos::Left,
+                Anchor::Middle => HPos::Center,
+                Anchor::End => HPos::Right,
+            };
+            let style = font(size * scale, *bold).color(&rgb(*ink)).pos(Pos::new(horizontal, VPos::Center));
+            area.draw(&Text::new(text.as_str(), pixel(*at), style))
+        }
+    }
+}
