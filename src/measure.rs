@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::experiment::{Levels, LoadPlan, Trial};
 
 pub mod guards;
+pub mod search;
 pub mod stats;
 pub mod steady;
 pub mod study;

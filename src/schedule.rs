@@ -1,7 +1,7 @@
 //! Which trial is next: a fixed order for a sweep, a bisection for a search. Pure, so a resumed run goes the same way.
 
 use crate::experiment::{Experiment, Level, Trial, cells, plan};
-use crate::measure::{self, TrialSummary, search::SearchState};
+use crate::measure::{TrialSummary, search::SearchState, study};
 use crate::verdict;
 
 /// The trials known before anything has run: all of a sweep, none of a search; `before` is an earlier plan.
@@ -31,12 +31,12 @@ fn next_of_search(experiment: &Experiment, index: usize, results: &[TrialSummary
         while let Some(level) = state.next_level() {
             let mut levels = curve.clone();
             levels.insert(search.factor.clone(), Level::Int(level));
-            let done: Vec<_> = results.iter().filter(|result| result.levels == levels).cloned().collect();
+            let done: Vec<_> = results.iter().filter(|result| result.levels == levels).collect();
             if done.len() < experiment.trials as usize {
                 let repetition = u32::try_from(done.len()).unwrap_or(u32::MAX);
                 return Some(Trial::new(index, levels, repetition, experiment.seed));
             }
-            state.record(level, verdict::decide_level(experiment, &measure::summarize_cell(experiment, &done)));
+            state.record(level, verdict::decide_level(&experiment.slo, &study::cell(&done, level as f64, "")));
         }
     }
     None

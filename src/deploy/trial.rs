@@ -340,13 +340,13 @@ fn write_tables(
 ) -> anyhow::Result<()> {
     let scenario = site.system.scenario(site.experiment, &crate::experiment::Levels::new());
     let method = |kind: &str| {
-        let step = scenario.steps.iter().find(|step| step.kind() == kind);
+        let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
         step.map_or_else(String::new, |step| step.method.clone())
     };
     let ops = collected.ops.records()?;
     let seconds = f64::from(window.end - window.start);
     files.finish("stats.csv", csv::stats_csv(&ops, window.clone(), &method, seconds).as_bytes())?;
-    files.finish("failures.csv", csv::failures_csv(&ops, &method, start_unix_s).as_bytes())
+    files.finish("failures.csv", csv::failures_csv(&ops, &method, start_unix_s as u64).as_bytes())
 }
 
 /// Readings of every replica, at the same place of every interval.
@@ -438,7 +438,7 @@ impl Collected {
             let (second, record) = entry.remove_entry();
             self.totals.merge(&record);
             let unix_s = (start_unix_s + f64::from(second)) as u64;
-            files.history(&csv::history_row(unix_s, self.users as u64, &record, &self.totals))?;
+            files.history(&csv::history_row(unix_s, self.users as u32, &record, &self.totals))?;
         }
         Ok(())
     }

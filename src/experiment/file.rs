@@ -159,7 +159,7 @@ fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {
         backends: file.backends,
         settings,
         external: file.external,
-        scenario: has_steps.then_some(Scenario { setup: file.setup, steps: file.step }),
+        scenario: has_steps.then_some(Scenario { setup: file.setup, steps: file.step, in_turn: false }),
         search: file.search.map(search).transpose()?,
     })
 }
@@ -195,7 +195,9 @@ fn load_plan(load: &LoadFile) -> Result<LoadPlan, Problem> {
 fn stages(load: &LoadFile) -> Result<Vec<Stage>, Problem> {
     match (&load.stages, load.rate) {
         (Some(_), Some(_)) => Err(Problem::new("load.stages", "both rate and stages are given; write one of them")),
-        (Some(text), None) => crate::load::parse_stages(text).map_err(|message| Problem::new("load.stages", message)),
+        (Some(text), None) => {
+            crate::load::schedule::parse_stages(text).map_err(|message| Problem::new("load.stages", message))
+        }
         (None, Some(rate)) => Ok(vec![Stage { duration: None, from_per_s: rate, to_per_s: rate }]),
         (None, None) => Ok(Vec::new()),
     }
@@ -294,7 +296,7 @@ impl Experiment {
                 match stages.as_slice() {
                     [] => {}
                     [Stage { duration: None, from_per_s, .. }] => put(&mut table, "rate", from_per_s),
-                    stages => put(&mut table, "stages", &crate::load::format_stages(stages)),
+                    stages => put(&mut table, "stages", &format_stages(stages)),
                 }
                 put(&mut table, "arrivals", &if *poisson { "poisson" } else { "constant" });
                 put(&mut table, "connections", connections);
@@ -303,6 +305,15 @@ impl Experiment {
         put(&mut table, "workers", &self.load_workers);
         table
     }
+}
+
+/// As [`crate::load::schedule::parse_stages`] reads it.
+fn format_stages(stages: &[Stage]) -> String {
+    let one = |stage: &Stage| {
+        let ramp = if stage.from_per_s == stage.to_per_s { "" } else { "~" };
+        format!("{}:{ramp}{}", units::format_duration(stage.duration.unwrap_or_default()), stage.to_per_s)
+    };
+    stages.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 fn search_table(search: &Search) -> toml::Table {

@@ -141,7 +141,7 @@ fn guards(input: &ReportInput) -> String {
 
 fn conditions(input: &ReportInput) -> Result<String> {
     let notes: String = input.notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
-    let toml = toml::to_string_pretty(input.experiment).context("cannot write the experiment as TOML")?;
+    let toml = input.experiment.to_toml();
     let body = format!(
         "<ul>{notes}</ul>\n{}<p>Do it again:</p>\n<pre><code>{}</code></pre>\n\
          <details><summary>The resolved experiment</summary><pre><code>{}</code></pre></details>\n",

@@ -108,7 +108,7 @@ impl System for TaskTracker {
             return scenario.clone();
         }
         let tasks = split_settings(&experiment.settings).1.unwrap_or(TASKS_PER_USER);
-        Scenario { setup: setup(tasks), steps: mix() }
+        Scenario { setup: setup(tasks), steps: mix(), in_turn: false }
     }
 
     fn role_settings(&self, experiment: &Experiment) -> serde_json::Value {
