@@ -5,6 +5,7 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("task-tracker/demo-local", include_str!("../workloads/task-tracker/demo-local.toml")),
     ("task-tracker/compare-arch", include_str!("../workloads/task-tracker/compare-arch.toml")),
     ("task-tracker/capacity", include_str!("../workloads/task-tracker/capacity.toml")),
+    ("task-tracker/soak", include_str!("../workloads/task-tracker/soak.toml")),
     ("http/own-service", include_str!("../workloads/http/own-service.toml")),
 ];
 

@@ -212,7 +212,7 @@ fn a_search_brackets_the_capacity_and_its_trials_are_its_plan() {
     let folder = scratch();
     let text = SMALL
         .replace("users = [2, 4]\n", "")
-        .replace("trials = 2", "trials = 2\nslo = [\"p95 <= 60s\"]")
+        .replace("trials = 2", "trials = 2\nslo = [\"errors <= 1%\"]")
         .replace("\"monolith\", \"microservices\"", "\"monolith\"")
         .replace(
             "[load]",
@@ -232,12 +232,21 @@ fn a_search_brackets_the_capacity_and_its_trials_are_its_plan() {
 
 #[test]
 fn an_objective_that_is_missed_is_exit_1() {
+    let port = free_port();
+    let mut system = begin(&["up", "task-tracker", "--port", &port.to_string()]);
+    until("the system answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let folder = scratch();
-    let text =
-        SMALL.replace("trials = 2", "trials = 2\nslo = [\"p50 <= 1us\"]").replace("users = [2, 4]", "users = [2]");
+    let text = format!(
+        "# why?\nsystem = \"http\"\ndeployment = \"external\"\ntrials = 2\nwarmup = \"0s\"\nduration = \"1s\"\n\
+         slo = [\"errors <= 1%\"]\n[external]\ndefault = \"http://127.0.0.1:{port}\"\n[load]\nusers = 2\nthink = \"5ms\"\n\
+         [[step]]\npath = \"/there/is/no/such/page\"\n"
+    );
     let file = write(folder.path(), "strict.toml", &text);
     let called = call(&["run", file.to_str().unwrap(), "--out", folder.path().join("runs").to_str().unwrap()]);
+    signal(system.id(), "TERM");
+    system.wait().unwrap();
     assert_eq!(called.code, Some(1), "{}\n{}", called.stdout, called.stderr);
+    assert!(called.stdout.contains("HTTP 404") || called.stdout.contains("100"), "{}", called.stdout);
 }
 
 #[test]
