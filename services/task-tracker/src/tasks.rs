@@ -311,10 +311,15 @@ fn key_reused() -> Refusal {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     match value.to_str() {
-        Ok(key) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Some(key)),
-        _ => {
-            Err(Problem::new("header", "Idempotency-Key", "value_error", "must be 1 to 255 printable ASCII characters"))
+        Ok(key) if (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Some(key))
         }
+        _ => Err(Problem::new(
+            "header",
+            "Idempotency-Key",
+            "value_error",
+            "must be 1 to 255 visible ASCII characters without spaces",
+        )),
     }
 }
 
