@@ -253,14 +253,19 @@ pub enum Found<'a> {
     Nothing,
 }
 
-/// Finds an operation among those of a role.
+/// Finds an operation among those of a role. A path that is named in full is not also one with a parameter.
 pub fn find<'a>(operations: &[&'static Operation], method: &Method, path: &'a str) -> Found<'a> {
     let mut allowed = Vec::new();
+    let mut named = false;
     for operation in operations {
         let Some(id) = matches(operation.path, path) else { continue };
+        if named && id.is_some() {
+            continue;
+        }
         if operation.method == *method {
             return Found::Operation(operation, id);
         }
+        named |= id.is_none();
         allowed.push(operation.method.as_str());
     }
     if allowed.is_empty() { Found::Nothing } else { Found::WrongMethod(allowed.join(", ")) }
@@ -292,6 +297,7 @@ mod tests {
             (Method::GET, "/api/v1/tasks/x%20y/", "read_task x%20y"),
             (Method::PATCH, "/api/v1/tasks/7/complete", "complete_task 7"),
             (Method::PATCH, "/api/v1/tasks/7", "only GET, PUT, DELETE"),
+            (Method::PUT, "/api/v1/tasks/stats", "only GET"),
             (Method::GET, "/api/v1/tasks/7/8", "nothing"),
             (Method::GET, "/api/v1/tasks//", "nothing"),
             (Method::GET, "/", "nothing"),

@@ -155,8 +155,15 @@ impl Upstream {
         let deadline_ns = deadline_ms.map(|ms| self.0.clock.now_ns().saturating_add(ms.saturating_mul(1_000_000)));
         lock(&self.0.budget).deposit();
         let mut tries = 1;
+        let mut last = None;
         loop {
-            let result = self.try_once(request, deadline_ns).await;
+            let result = match self.choose(last) {
+                Some(index) => {
+                    last = Some(index);
+                    self.try_once(index, request, deadline_ns).await
+                }
+                None => Err(Failure::LeftAlone(self.0.name)),
+            };
             let may_repeat = retries.on && request.repeatable && tries < retries.max_tries && is_worth_a_retry(&result);
             if !may_repeat {
                 return result;
@@ -175,8 +182,7 @@ impl Upstream {
         }
     }
 
-    async fn try_once(&self, request: &Forward, deadline_ns: Option<u64>) -> Result<Reply, Failure> {
-        let Some(index) = self.choose() else { return Err(Failure::LeftAlone(self.0.name)) };
+    async fn try_once(&self, index: usize, request: &Forward, deadline_ns: Option<u64>) -> Result<Reply, Failure> {
         let replica = &self.0.replicas[index];
         let mut call = OpenCall::begin(&self.0, replica);
         self.0.metrics.tries.inc();
@@ -198,7 +204,8 @@ impl Upstream {
         result
     }
 
-    fn choose(&self) -> Option<usize> {
+    /// A replica to ask; after a failed try another one than `last`, if there is one.
+    fn choose(&self, last: Option<usize>) -> Option<usize> {
         let now_ns = self.0.clock.now_ns();
         let admits = |replica: &Replica| lock(&replica.breaker).admits(now_ns);
         let replicas = &self.0.replicas;
@@ -206,7 +213,7 @@ impl Upstream {
         if let [only] = replicas.as_slice() {
             return admits(only).then_some(0);
         }
-        let candidates: Vec<_> = replicas
+        let mut candidates: Vec<_> = replicas
             .iter()
             .enumerate()
             .filter(|(_, replica)| admits(replica))
@@ -216,6 +223,9 @@ impl Upstream {
                 in_flight: replica.in_flight.count(),
             })
             .collect();
+        if candidates.len() > 1 {
+            candidates.retain(|candidate| Some(candidate.index) != last);
+        }
         let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
         balance::choose(self.0.settings.balance, &candidates, turn, &mut lock(&self.0.rng))
     }

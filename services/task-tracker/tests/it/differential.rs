@@ -57,7 +57,7 @@ fn draw(rng: &mut kit::Rng, number: usize) -> Operation {
         2 => ("GET", "/api/v1/auth/me".into(), String::new()),
         3..=5 => {
             if rng.random_range(0..3) == 0 {
-                headers.push(("Idempotency-Key", format!("key {}", rng.random_range(0..5))));
+                headers.push(("Idempotency-Key", format!("key-{}", rng.random_range(0..5))));
             }
             ("POST", "/api/v1/tasks/".into(), task_body(rng))
         }

@@ -189,6 +189,15 @@ fn one_replica_dead_is_not_noticed_by_a_client() {
 }
 
 #[test]
+fn a_retry_goes_to_another_replica() {
+    let (bad, good) = (Fake::start(|_| UNAVAILABLE), Fake::start(|_| OK));
+    let settings = json!({ "retries": { "budget": false }, "breaker": { "on": false } });
+    let gateway = gateway(&[bad.addr.to_string(), good.addr.to_string()], settings);
+    assert!((0..50).all(|_| get(&gateway).status == 200));
+    assert_eq!((good.requests(), counter(&gateway, "upstream_retries_total") as usize), (50, bad.requests()));
+}
+
+#[test]
 fn taking_turns_regardless_of_readiness_shows_every_second_request_the_dead_one() {
     let fake = Fake::start(|_| OK);
     let settings = json!({ "balance": "round-robin", "retries": { "on": false }, "breaker": { "on": false } });
