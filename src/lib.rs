@@ -2,5 +2,6 @@
 
 pub mod experiment;
 pub mod load;
+pub mod load_url;
 pub mod measure;
 pub mod verdict;
