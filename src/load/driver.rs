@@ -89,6 +89,8 @@ pub enum Event {
     Drained,
 }
 
+/// Why an operation of an open loop was not sent when the load ended.
+pub const NOT_SENT: &str = "not sent before the end";
 /// How many users a thread sets up at a time.
 const SETUP_AT_A_TIME: usize = 16;
 /// How long a user waits after a connection that was refused, so that a dead target is not hammered.
@@ -223,10 +225,6 @@ impl Lane {
         Ok(())
     }
 
-    fn stop(&self) {
-        self.pacer.stop();
-    }
-
     /// Looks at deadlines, and tells the gauges.
     async fn keep_house(self: Rc<Self>) {
         let every = (self.job.timeout / 50).clamp(Duration::from_millis(1), Duration::from_millis(50));
@@ -333,6 +331,9 @@ impl Lane {
                     let desk = Rc::new(Desk { sleeper: actor.sleeper.clone(), due: Cell::new(None) });
                     tasks.spawn_local(tokio::task::unconstrained(self.clone().serve(actor, desk)));
                 }
+                if end_ns < u64::MAX {
+                    tokio::task::spawn_local(self.clone().stop_at(end_ns));
+                }
                 let lane = self.clone();
                 let times = times.take_while(move |at_ns| *at_ns < end_ns);
                 tasks.spawn_local(tokio::task::unconstrained(lane.release(times)));
@@ -341,20 +342,26 @@ impl Lane {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// Ends an open loop: a backlog must not make it longer.
+    async fn stop_at(self: Rc<Self>, end_ns: u64) {
+        if self.pacer.sleep_until(end_ns, &Sleeper::new()).await.is_ok() {
+            self.stop();
+        }
+    }
+
     /// Lets operations of an open loop go at their times.
     async fn release(self: Rc<Self>, mut times: impl Iterator<Item = u64>) {
         let sleeper = Sleeper::new();
         let mut next = times.next().map(|at_ns| self.shard.begin(at_ns));
         while let Some(begun) = next {
             if self.pacer.sleep_until(begun.intended_ns, &sleeper).await == Err(Stopped) {
-                self.shard.withdraw(begun);
-                break;
+                return self.shard.withdraw(begun);
             }
             // Announced before the one before it can end, so that no second closes too early.
             next = times.next().map(|at_ns| self.shard.begin(at_ns));
             self.hand_out(begun);
         }
-        self.end_open_loop();
+        self.no_more_arrivals();
     }
 
     fn hand_out(&self, begun: Begun) {
@@ -368,26 +375,23 @@ impl Lane {
         }
     }
 
-    /// No more arrivals. When stopped, what was never sent is recorded as refused, since leaving it out would flatter.
-    fn end_open_loop(&self) {
+    fn no_more_arrivals(&self) {
         let mut open = self.open.borrow_mut();
         open.over = true;
-        if self.pacer.is_stopped() {
-            let now_ns = self.pacer.now_ns();
-            for due in open.backlog.drain(..) {
-                let instants = [due.released_ns.unwrap_or(now_ns), now_ns, now_ns];
-                self.record(
-                    due.begun,
-                    instants,
-                    0,
-                    0,
-                    0,
-                    (Outcome::Failed, Some("not sent before the end".to_owned())),
-                );
-            }
-        }
         for desk in open.free.drain(..) {
             desk.sleeper.wake();
+        }
+    }
+
+    /// Begins nothing more. What was due and never sent is recorded as refused, since leaving it out would flatter.
+    fn stop(&self) {
+        self.pacer.stop();
+        self.no_more_arrivals();
+        let backlog = std::mem::take(&mut self.open.borrow_mut().backlog);
+        let now_ns = self.pacer.now_ns();
+        for due in backlog {
+            let instants = [due.released_ns.unwrap_or(now_ns), now_ns, now_ns];
+            self.record(due.begun, instants, 0, 0, 0, (Outcome::Failed, Some(NOT_SENT.to_owned())));
         }
     }
 
@@ -436,8 +440,9 @@ impl Lane {
         let Exchange { ending, started_ns, finished_ns } = actor.exchange(scenario, action).await;
         self.in_flight.set(self.in_flight.get() - 1);
         let refused = matches!(ending, Ending::NotSent(_));
-        let (status, bytes) = (actor.client.answer.status, actor.client.answer.bytes);
-        let (status, bytes) = if refused { (0, 0) } else { (status, bytes) };
+        let answer = &actor.client.answer;
+        let status = if ending == Ending::Answered { answer.status } else { 0 };
+        let bytes = if refused { 0 } else { answer.bytes };
         let ended = actor.outcome(action, ending);
         self.record(begun, [released_ns, started_ns, finished_ns], action.kind, status, bytes, ended);
         Done { finished_ns, refused, action: Some(action) }

@@ -1,0 +1,473 @@
+//! `load URL`: loads any HTTP or HTTPS address from this process, and says what it found.
+//!
+//! The one rule: it is the role `load`, hosted here. What this module adds is flags, a progress line and a summary.
+
+mod output;
+mod result;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use kit::{Clock, RoleConfig};
+
+pub use output::{csv, json, text};
+pub use result::{Collected, LoadResult, Second};
+
+use crate::experiment::LoadPlan;
+use crate::load::scenario::Origin;
+use crate::load::schedule::{parse_duration, parse_stages, total_duration};
+use crate::load::{Check, LoadSettings, Scenario, Stage, Step};
+use crate::verdict::Slo;
+
+/// Load any HTTP or HTTPS address, and measure it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Without --rate or --stages the loop is closed: each connection sends its next request when its \
+answer has come. With them it is open: requests are due at times that do not depend on answers, and the time that they \
+wait for a free connection counts.\n\nStages hold their rate: 30s:100,1m:500 is 100 a second for 30 s, then 500 a second \
+for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nURL, headers and body may hold \
+{{n}}, {{user}}, {{uuid}} and {{random:1-100}}.\n\nExit codes: 0 done, 1 an objective was missed, 2 a wrong flag, URL or \
+file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached.")]
+pub struct LoadUrlArgs {
+    /// http://host:port/path or https://…
+    #[arg(required_unless_present = "urls_from_file")]
+    pub url: Option<String>,
+    /// A file with a URL a line, requested in turn.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub urls_from_file: Option<PathBuf>,
+    /// Connections, each with one request at a time.
+    #[arg(short, long, visible_alias = "concurrency", default_value = "50", value_parser = parse_connections)]
+    pub connections: u32,
+    /// End after this many requests (10k, 1m).
+    #[arg(short = 'n', long, value_parser = parse_count)]
+    pub requests: Option<u64>,
+    /// End after this time (30s, 1m30s) [default: 10s, without -n and --stages].
+    #[arg(short, long, short_alias = 'z', value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Requests a second, sent on time (open loop).
+    #[arg(short, long, short_alias = 'q', value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// How requests of an open loop are spread.
+    #[arg(long, value_enum, default_value_t = Arrivals::Constant)]
+    pub arrivals: Arrivals,
+    /// Rates over time (open loop): 30s:100,1m:500.
+    #[arg(long, conflicts_with = "rate")]
+    pub stages: Option<String>,
+    /// The method [default: GET, or POST with a body].
+    #[arg(short, long)]
+    pub method: Option<String>,
+    /// A header, such as 'accept: text/html'. Repeatable.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// The body; @FILE reads it from a file.
+    #[arg(short, long)]
+    pub body: Option<String>,
+    /// The content type of the body.
+    #[arg(short = 'T', long)]
+    pub content_type: Option<String>,
+    /// A request without an answer for this long is given up.
+    #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// A new connection for every request.
+    #[arg(long)]
+    pub disable_keepalive: bool,
+    /// Accept any certificate.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Threads [default: one a CPU].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Where random decisions start.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Not measured, before the rest (whole seconds).
+    #[arg(long, default_value = "0", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// The form of the summary; csv has a line a second.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub output_format: OutputFormat,
+    /// What must hold, such as 'p95 <= 250ms' or 'errors <= 1%'. Repeatable.
+    #[arg(long = "slo", value_name = "SLO", value_parser = parse_slo)]
+    pub slo: Vec<Slo>,
+    /// Archive the measurement under this folder.
+    #[arg(long, value_name = "ROOT", visible_alias = "output-dir")]
+    pub out: Option<PathBuf>,
+}
+
+/// How requests of an open loop are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// Evenly.
+    Constant,
+    /// As independent users would.
+    Poisson,
+}
+
+/// The form of the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// For programs, with oha's names.
+    Json,
+    /// A line a second.
+    Csv,
+    /// None.
+    Quiet,
+}
+
+/// Whether the objectives hold; none when there are none.
+pub type Judged = Option<Judgement>;
+
+/// Whether objectives hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// All do.
+    Pass,
+    /// Those that do not.
+    Fail(Vec<String>),
+    /// It could not be decided, and why.
+    Unknown(String),
+}
+
+/// Runs the verb; says the exit code. What is wrong with the input or the surroundings goes to standard error.
+///
+/// # Errors
+/// When the generator breaks, or the archive cannot be written.
+pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
+    let settings = match settings(args) {
+        Ok(settings) => settings,
+        Err(error) => return Ok(complain(&error, 2)),
+    };
+    let target = args.url.clone().unwrap_or_else(|| settings.base_url.clone().unwrap_or_default());
+    let progress = Progress::new(args, &settings);
+    let result = match measure(settings, args.seed, args.warmup, &target, &progress) {
+        Ok(result) => result,
+        Err(error) => return Ok(complain(&error, 4)),
+    };
+    progress.clear();
+    let judged = (!args.slo.is_empty()).then(|| judge(&result, &args.slo));
+    match args.output_format {
+        OutputFormat::Text => print!("{}", text(&result, &judged)),
+        OutputFormat::Json => println!("{:#}", json(&result, &judged)),
+        OutputFormat::Csv => print!("{}", csv(&result)),
+        OutputFormat::Quiet => {}
+    }
+    if let Some(root) = &args.out {
+        let folder = archive(&result, root)?;
+        eprintln!("archive: {}", folder.display());
+    }
+    Ok(exit_code(&result, &judged))
+}
+
+fn complain(error: &anyhow::Error, code: u8) -> u8 {
+    eprintln!("error: {error:#}");
+    code
+}
+
+fn exit_code(result: &LoadResult, judged: &Judged) -> u8 {
+    if let Some(why) = result.unreachable() {
+        return complain(&anyhow::anyhow!("cannot reach {}: {why}", result.target), 4);
+    }
+    match judged {
+        Some(Judgement::Fail(_)) => 1,
+        Some(Judgement::Unknown(_)) => 3,
+        _ if result.answered() == 0 => 3,
+        _ => 0,
+    }
+}
+
+/// Whether the objectives hold.
+pub fn judge(result: &LoadResult, slos: &[Slo]) -> Judgement {
+    let texts: Vec<&str> = slos.iter().map(|slo| slo.text.as_str()).collect();
+    if result.ops.count() == 0 {
+        return Judgement::Unknown("nothing was measured".to_owned());
+    }
+    // Connected by whoever brings `measure` and `verdict` together: `result.trial_record()` is what they need.
+    Judgement::Unknown(format!("no judge for {}", texts.join(", ")))
+}
+
+/// Archives the measurement under a folder; says which one it got.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn archive(result: &LoadResult, root: &std::path::Path) -> anyhow::Result<PathBuf> {
+    // Connected by whoever brings `archive`: `result.trial_record()` is what it needs.
+    let folder = root.join("load");
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let path = folder.join("summary.json");
+    std::fs::write(&path, format!("{:#}\n", json(result, &None))).with_context(|| format!("writing {}", path.display()))?;
+    Ok(folder)
+}
+
+/// The settings of the role, from the flags.
+///
+/// # Errors
+/// When a flag, a URL or a file is wrong.
+pub fn settings(args: &LoadUrlArgs) -> anyhow::Result<LoadSettings> {
+    let urls = urls(args)?;
+    let (first, _) = Origin::parse(&urls[0]).map_err(anyhow::Error::msg)?;
+    let scheme = if first.https { "https" } else { "http" };
+    let body = args.body.as_deref().map(body).transpose()?;
+    let steps = urls.into_iter().map(|url| step(args, url, body.as_ref())).collect::<anyhow::Result<_>>()?;
+    let (plan, length) = plan(args)?;
+    Ok(LoadSettings {
+        base_url: Some(format!("{scheme}://{}", first.authority)),
+        scenario: Scenario { setup: Vec::new(), steps, in_turn: true },
+        plan,
+        workers: 1,
+        timeout: args.timeout,
+        disable_keepalive: args.disable_keepalive,
+        requests: args.requests,
+        duration: length.map(|length| length + whole_seconds(args.warmup)),
+        threads: args.threads,
+        insecure: args.insecure,
+    })
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs_f64().ceil() as u64)
+}
+
+fn urls(args: &LoadUrlArgs) -> anyhow::Result<Vec<String>> {
+    let Some(path) = &args.urls_from_file else {
+        return Ok(vec![args.url.clone().context("no URL; give one, or --urls-from-file")?]);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let urls: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    anyhow::ensure!(!urls.is_empty(), "{} holds no URL; write one a line", path.display());
+    Ok(urls)
+}
+
+fn body(text: &str) -> anyhow::Result<String> {
+    match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("reading the body from {path}")),
+        None => Ok(text.to_owned()),
+    }
+}
+
+fn step(args: &LoadUrlArgs, url: String, body: Option<&String>) -> anyhow::Result<Step> {
+    // Read here for the message; the role reads it again.
+    Origin::parse(&url).map_err(anyhow::Error::msg)?;
+    let method = args.method.clone().unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());
+    let mut headers: std::collections::BTreeMap<_, _> = args.headers.iter().cloned().collect();
+    if let Some(content_type) = &args.content_type {
+        headers.insert("content-type".to_owned(), content_type.clone());
+    }
+    Ok(Step {
+        name: Some(method.clone()),
+        method,
+        path: url,
+        headers,
+        body: body.cloned(),
+        weight: 1,
+        repeat: 1,
+        think: None,
+        extract: Default::default(),
+        check: Check::default(),
+    })
+}
+
+/// The plan, and how long it lasts without its warm-up; none when requests are counted.
+fn plan(args: &LoadUrlArgs) -> anyhow::Result<(LoadPlan, Option<Duration>)> {
+    let poisson = args.arrivals == Arrivals::Poisson;
+    let open = |stages| LoadPlan::Open { stages, poisson, connections: args.connections };
+    let length = args.duration.or_else(|| args.requests.is_none().then_some(Duration::from_secs(10)));
+    if let Some(text) = &args.stages {
+        let stages = parse_stages(text).map_err(anyhow::Error::msg)?;
+        anyhow::ensure!(args.warmup.is_zero(), "--warmup goes with --rate; make the first stage the warm-up instead");
+        let length = args.duration.or_else(|| total_duration(&stages));
+        return Ok((open(stages), length));
+    }
+    if let Some(rate) = args.rate {
+        return Ok((open(vec![Stage { duration: None, from_per_s: rate, to_per_s: rate }]), length));
+    }
+    anyhow::ensure!(!poisson, "--arrivals poisson needs --rate or --stages");
+    Ok((LoadPlan::Closed { users: args.connections, think: Duration::ZERO, spawn_rate: 0.0 }, length))
+}
+
+/// Loads as the settings say, and collects what was measured. Ctrl-C ends it early, and well.
+///
+/// # Errors
+/// When the generator cannot start or breaks.
+pub fn measure(
+    settings: LoadSettings,
+    seed: u64,
+    warmup: Duration,
+    target: &str,
+    progress: &Progress,
+) -> anyhow::Result<LoadResult> {
+    let warmup = whole_seconds(warmup);
+    let mut config = RoleConfig::new("load");
+    config.seed = seed;
+    config.settings = serde_json::to_value(&settings)?;
+    let mut hosted = kit::host::start(crate::load::ROLES[0], config, Clock::real())?;
+    let interrupts = interrupts()?;
+    if !hosted.wait_until_started() {
+        hosted.join()?;
+        anyhow::bail!("the load generator ended before it had begun");
+    }
+    let admin = hosted.admin.clone();
+    let origin_ns = admin.clock.now_ns() + 1_000_000;
+    admin.control.start(origin_ns);
+
+    let mut collected = Collected::default();
+    let (mut series, mut stopped_ns) = (Vec::new(), None);
+    let mut tick = 0_u32;
+    while !admin.health().drained && !hosted.has_ended() {
+        match interrupts.recv_timeout(Duration::from_millis(20)) {
+            Ok(()) if stopped_ns.is_none() => {
+                stopped_ns = Some(admin.clock.now_ns());
+                admin.control.stop();
+            }
+            // Asked twice: at once.
+            Ok(()) => std::process::exit(130),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        let second = (admin.clock.now_ns().saturating_sub(origin_ns) / 1_000_000_000) as u32;
+        if second > tick {
+            tick = second;
+            collected.take(&admin.ops(collected.seq), warmup.as_secs() as u32, false)?;
+            series.extend(admin.series.after(series.last().map_or(0, |point: &kit::series::Point| point.seq)));
+        }
+        progress.show(second, collected.last(), admin.recorder.totals());
+    }
+    if hosted.has_ended() {
+        hosted.join()?;
+    }
+    collected.take(&admin.ops(collected.seq), warmup.as_secs() as u32, true)?;
+    series.extend(admin.series.after(series.last().map_or(0, |point: &kit::series::Point| point.seq)));
+    hosted.request_stop();
+    hosted.join()?;
+
+    let drained_ns = series.last().map_or_else(|| admin.clock.now_ns(), |point| point.at_ns);
+    let planned_ns = settings.duration.map(|duration| origin_ns + duration.as_nanos() as u64);
+    let end_ns = [Some(drained_ns), planned_ns, stopped_ns].into_iter().flatten().min().unwrap_or(drained_ns);
+    let (ops, seconds, records) = collected.finish();
+    Ok(LoadResult {
+        target: target.to_owned(),
+        plan: settings.plan,
+        seed,
+        warmup,
+        elapsed: Duration::from_nanos(end_ns.saturating_sub(origin_ns)).saturating_sub(warmup),
+        ops,
+        records,
+        seconds,
+        series,
+        origin_ns,
+        interrupted: stopped_ns.is_some(),
+    })
+}
+
+/// A message for each Ctrl-C.
+fn interrupts() -> anyhow::Result<Receiver<()>> {
+    let (tell, told) = channel();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || hear(&tell))
+        .context("starting a thread for signals")?;
+    Ok(told)
+}
+
+fn hear(tell: &Sender<()>) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    loop {
+        runtime.block_on(kit::host::termination());
+        if tell.send(()).is_err() {
+            return;
+        }
+    }
+}
+
+/// A line that moves on a terminal, a line a second elsewhere, nothing when quiet. All of it on standard error.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    lines: bool,
+    last: std::cell::Cell<u32>,
+}
+
+impl Progress {
+    /// None at all.
+    pub fn silent() -> Self {
+        Self { bar: None, lines: false, last: std::cell::Cell::new(0) }
+    }
+
+    fn new(args: &LoadUrlArgs, settings: &LoadSettings) -> Self {
+        if args.output_format == OutputFormat::Quiet {
+            return Self::silent();
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self { lines: true, ..Self::silent() };
+        }
+        let bar = ProgressBar::new(settings.duration.map_or(0, |duration| duration.as_secs()).max(1));
+        // indicatif honours NO_COLOR.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30.cyan} {pos:>3}/{len} s  {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar: Some(bar), ..Self::silent() }
+    }
+
+    fn show(&self, second: u32, last: Option<Second>, totals: [u64; 4]) {
+        if second <= self.last.replace(second) {
+            return;
+        }
+        let [ok, failed, unknown, wrong] = totals;
+        let rate = last.as_ref().map_or(0, Second::count);
+        let p99 = last.and_then(|last| last.latency).map_or_else(String::new, |latency| format!(", p99 {:.2?}", latency[3]));
+        let message = format!("{rate}/s{p99}, ok {ok}, failed {failed}, unknown {unknown}, wrong {wrong}");
+        if let Some(bar) = &self.bar {
+            bar.set_position(u64::from(second));
+            bar.set_message(message);
+        } else if self.lines {
+            eprintln!("{second:>4} s  {message}");
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn parse_slo(text: &str) -> Result<Slo, String> {
+    Slo::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'name: value'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn parse_connections(text: &str) -> Result<u32, String> {
+    let count = parse_count(text)?;
+    u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| format!("{text:?} is not from 1 to 4 billion"))
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = parse_number(text)?;
+    if rate > 0.0 { Ok(rate) } else { Err(format!("{text:?} is not a rate above 0")) }
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    let count = parse_number(text)?;
+    if count.fract() == 0.0 { Ok(count as u64) } else { Err(format!("{text:?} is not a whole number")) }
+}
+
+/// Reads `5000`, `10k`, `1.5m`.
+fn parse_number(text: &str) -> Result<f64, String> {
+    let (digits, times) = match text.to_ascii_lowercase() {
+        text if text.ends_with('k') => (text.trim_end_matches('k').to_owned(), 1e3),
+        text if text.ends_with('m') => (text.trim_end_matches('m').to_owned(), 1e6),
+        text => (text, 1.0),
+    };
+    let number: Option<f64> = digits.parse().ok();
+    number
+        .map(|number| number * times)
+        .filter(|number| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| format!("{text:?} is not a number such as 5000, 10k or 1m"))
+}

@@ -1,0 +1,274 @@
+//! What a load of an address left behind, and the numbers that follow from it.
+//!
+//! The one rule: everything printed is a function of [`LoadResult`], and so is what is archived and judged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kit::series::Point;
+use kit::{OpsRecord, op::Latencies};
+
+use crate::experiment::{LoadPlan, Trial};
+use crate::load::driver::NOT_SENT;
+use crate::measure::{Guard, Participant, Sample, TrialRecord};
+
+/// What a load of an address left behind.
+#[derive(Clone, Debug)]
+pub struct LoadResult {
+    /// What was loaded.
+    pub target: String,
+    /// How.
+    pub plan: LoadPlan,
+    /// Where its random decisions started.
+    pub seed: u64,
+    /// How much of the beginning is not measured.
+    pub warmup: Duration,
+    /// How long was measured.
+    pub elapsed: Duration,
+    /// All measured operations.
+    pub ops: OpsRecord,
+    /// Every operations record, warm-up included, as it is written: a JSON object. Decoded they would take a hundred
+    /// times the memory.
+    pub records: Vec<String>,
+    /// The measured seconds.
+    pub seconds: Vec<Second>,
+    /// The generator's gauges.
+    pub series: Vec<Point>,
+    /// Where the schedule started, on the clock of the series.
+    pub origin_ns: u64,
+    /// Whether it was ended by hand.
+    pub interrupted: bool,
+}
+
+/// One second of the load.
+#[derive(Clone, Debug, Default)]
+pub struct Second {
+    /// Since the start.
+    pub second: u32,
+    /// Operations intended in it, by outcome: ok, failed, unknown, wrong.
+    pub counts: [u64; 4],
+    /// Their total times at p50, p90, p95, p99 and the largest.
+    pub latency: Option<[Duration; 5]>,
+}
+
+impl LoadResult {
+    /// The records, decoded one at a time.
+    pub fn ops_records(&self) -> impl Iterator<Item = OpsRecord> {
+        self.records.iter().filter_map(|line| serde_json::from_str(line).ok())
+    }
+
+    /// Total times of all operations, as the field counts them: those that were refused are in.
+    pub fn latency(&self) -> Latencies {
+        let mut all = self.ops.total.clone();
+        if let Some(failed) = &self.ops.failed_total {
+            all.add(failed);
+        }
+        all
+    }
+
+    /// Operations that were answered, whatever the answer.
+    pub fn answered(&self) -> u64 {
+        self.ops.statuses.values().sum()
+    }
+
+    /// Answered operations a second.
+    pub fn rate_per_s(&self) -> f64 {
+        self.answered() as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// Why operations were not answered, without those whose status says it.
+    pub fn errors(&self) -> BTreeMap<&str, u64> {
+        let errors = self.ops.errors.iter().filter(|(why, _)| !why.starts_with("HTTP "));
+        errors.map(|(why, count)| (why.as_str(), *count)).collect()
+    }
+
+    /// Whether not one operation got as far as a connection.
+    pub fn unreachable(&self) -> Option<String> {
+        let nothing_sent = self.answered() == 0 && self.ops.failed == self.ops.count() && self.ops.failed > 0;
+        nothing_sent.then(|| self.errors().into_keys().collect::<Vec<_>>().join(", "))
+    }
+
+    /// The generator's own limits, where they touch the numbers.
+    pub fn guards(&self) -> Vec<Guard> {
+        let mut seen = Vec::new();
+        if let LoadPlan::Open { .. } = self.plan {
+            seen.extend(self.not_achieved());
+            seen.extend(self.late());
+        }
+        seen.extend(self.busy());
+        seen.into_iter().map(|(what, advice)| guard("generator-limited", what, advice)).collect()
+    }
+
+    fn not_achieved(&self) -> Option<(String, &'static str)> {
+        let offered = self.ops.count();
+        let sent = offered - self.ops.errors.get(NOT_SENT).copied().unwrap_or(0);
+        let share = sent as f64 / offered.max(1) as f64;
+        (share < 0.99).then(|| {
+            (
+                format!("only {:.1} % of the offered requests were sent", share * 100.0),
+                "the target is slower than the schedule; offer less, or give it more connections (-c)",
+            )
+        })
+    }
+
+    fn late(&self) -> Option<(String, &'static str)> {
+        let (lag, total) = (self.ops.lag.quantile(0.99)?, self.ops.total.quantile(0.99)?);
+        (lag > Duration::from_millis(1).max(total / 10)).then(|| {
+            (
+                format!("the generator was {lag:.1?} late at p99"),
+                "leave it a CPU of its own, offer less, or use another machine",
+            )
+        })
+    }
+
+    fn busy(&self) -> Option<(String, &'static str)> {
+        let warm_ns = self.origin_ns + self.warmup.as_nanos() as u64;
+        let shares: Vec<f64> = self
+            .series
+            .iter()
+            .filter(|point| point.name == "thread_busy" && point.at_ns > warm_ns)
+            .filter_map(|point| point.value)
+            .collect();
+        let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+        (mean > 0.8).then(|| {
+            (
+                format!("the busiest thread of the generator was {:.0} % busy", mean * 100.0),
+                "the target may be faster than this: use more --threads, or more machines",
+            )
+        })
+    }
+
+    /// The same as the record of a trial, which is what summaries, verdicts and archives are made of.
+    pub fn trial_record(&self) -> TrialRecord {
+        let warmup_s = self.warmup.as_secs_f64().ceil() as u32;
+        let end_s = warmup_s + (self.elapsed.as_secs_f64().round() as u32).max(1);
+        TrialRecord {
+            trial: Trial {
+                index: 0,
+                name: "000_load_r0".to_owned(),
+                levels: BTreeMap::new(),
+                repetition: 0,
+                seed: self.seed,
+            },
+            load: self.plan.clone(),
+            ops: self.ops_records().collect(),
+            series: self.series.iter().map(|point| self.sample(point)).collect(),
+            window: warmup_s..end_s,
+            participants: vec![Participant {
+                role: "load".to_owned(),
+                replica: 1,
+                under_test: false,
+                cpus: None,
+                no_memory: Some("it shares the process of the command line".to_owned()),
+                no_cpu: Some("it shares the process of the command line".to_owned()),
+            }],
+            failure: None,
+        }
+    }
+
+    fn sample(&self, point: &Point) -> Sample {
+        Sample {
+            t_s: (point.at_ns as f64 - self.origin_ns as f64) / 1e9,
+            name: point.name.clone(),
+            role: "load".to_owned(),
+            replica: 1,
+            value: point.value,
+        }
+    }
+}
+
+fn guard(id: &str, what: String, advice: &str) -> Guard {
+    Guard {
+        id: id.to_owned(),
+        touches: vec!["throughput".to_owned(), "latency".to_owned()],
+        at: String::new(),
+        what,
+        advice: advice.to_owned(),
+    }
+}
+
+/// Collects records as they are read, and knows what has happened so far.
+#[derive(Default)]
+pub struct Collected {
+    /// Lines of seconds that are over.
+    pub lines: Vec<String>,
+    /// The last sequence number read.
+    pub seq: u64,
+    /// Merged over all seconds that are over and measured.
+    merged: OpsRecord,
+    seconds: BTreeMap<u32, OpsRecord>,
+    done: Vec<Second>,
+}
+
+impl Collected {
+    /// Takes what a generator gave. Seconds that are still open count only when `last` says that nothing more comes.
+    ///
+    /// # Errors
+    /// When a line is not an operations record.
+    pub fn take(&mut self, text: &str, warmup_s: u32, last: bool) -> anyhow::Result<()> {
+        for line in text.lines() {
+            let record: OpsRecord = serde_json::from_str(line)?;
+            if record.open && !last {
+                continue;
+            }
+            self.seq = self.seq.max(record.seq);
+            self.lines.push(line.to_owned());
+            if record.second >= warmup_s {
+                self.merged.merge(&record);
+                self.seconds.entry(record.second).or_default().merge(&record);
+            }
+        }
+        self.settle(last);
+        Ok(())
+    }
+
+    /// Reduces seconds to their numbers, all but the last few, to which other threads may still add.
+    fn settle(&mut self, last: bool) {
+        let keep = if last { 0 } else { 3 };
+        while self.seconds.len() > keep {
+            let Some((second, record)) = self.seconds.pop_first() else { return };
+            self.done.push(Second::of(second, &record));
+        }
+    }
+
+    /// Operations of seconds that are over.
+    pub fn merged(&self) -> &OpsRecord {
+        &self.merged
+    }
+
+    /// The last second that is over.
+    pub fn last(&self) -> Option<Second> {
+        self.seconds.iter().next_back().map(|(second, record)| Second::of(*second, record))
+    }
+
+    /// Everything: merged, by second, and as lines.
+    pub fn finish(self) -> (OpsRecord, Vec<Second>, Vec<String>) {
+        let mut seconds: BTreeMap<u32, Second> = BTreeMap::new();
+        for second in self.done {
+            let into = seconds.entry(second.second).or_default();
+            into.second = second.second;
+            into.latency = into.latency.max(second.latency);
+            for (into, count) in into.counts.iter_mut().zip(second.counts) {
+                *into += count;
+            }
+        }
+        (self.merged, seconds.into_values().collect(), self.lines)
+    }
+}
+
+impl Second {
+    fn of(second: u32, record: &OpsRecord) -> Self {
+        let mut all = record.total.clone();
+        if let Some(failed) = &record.failed_total {
+            all.add(failed);
+        }
+        let latency = (all.count() > 0)
+            .then(|| [0.5, 0.9, 0.95, 0.99, 1.0].map(|quantile| all.quantile(quantile).unwrap_or_default()));
+        Self { second, counts: [record.ok, record.failed, record.unknown, record.wrong], latency }
+    }
+
+    /// All its operations.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
