@@ -11,12 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Levels, LoadPlan, Trial};
 
+mod answer;
+pub mod crossover;
+pub mod efficiency;
 pub mod guards;
+pub mod knee;
 pub mod search;
 pub mod stats;
 pub mod steady;
 pub mod study;
 mod trial;
+pub mod usl;
 
 pub use study::summarize_study;
 pub use trial::summarize_trial;
@@ -342,6 +347,9 @@ pub struct Usl {
     pub kappa_zero: f64,
     /// Whether κ is supported by the data (AICc).
     pub kappa_supported: bool,
+    /// What N is: the factor, or operations in the system by Little's law where users also think.
+    #[serde(default)]
+    pub over: String,
 }
 
 /// X = min(aN, b): where a line through the origin meets a plateau.

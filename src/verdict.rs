@@ -334,10 +334,10 @@ fn each(slos: &[Slo], cells: &[(String, &CellSummary)]) -> Vec<(String, Decision
 }
 
 fn of_bracket(bracket: &crate::measure::Bracket) -> Decision {
-    match (bracket.pass, bracket.undecided.first()) {
-        (Some(_), None) => Decision::Pass,
-        (_, Some((level, why))) => Decision::Unknown(format!("level {level} could not be decided: {why}")),
-        (None, None) => Decision::Fail,
+    match (bracket.pass, bracket.fail, bracket.undecided.first()) {
+        (Some(_), Some(_), _) | (Some(_), None, None) => Decision::Pass,
+        (_, _, Some((level, why))) => Decision::Unknown(format!("level {level} could not be decided: {why}")),
+        (None, _, None) => Decision::Fail,
     }
 }
 

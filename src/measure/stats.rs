@@ -125,3 +125,54 @@ fn bartlett_sum(moment: &[f64], lags: usize) -> f64 {
     let weight = |lag: usize| 1.0 - lag as f64 / (lags as f64 + 1.0);
     product(0) + 2.0 * (1..=lags.min(moment.len().saturating_sub(1))).map(|lag| weight(lag) * product(lag)).sum::<f64>()
 }
+
+/// The logarithm of a ratio of means, with its standard error and degrees of freedom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogRatio {
+    /// ln(mean of the second / mean of the first).
+    pub log: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// Degrees of freedom after Welch and Satterthwaite.
+    pub df: f64,
+}
+
+impl LogRatio {
+    /// Lower end of the 95 % interval.
+    pub fn low(&self) -> f64 {
+        self.log - self.half()
+    }
+
+    /// Upper end of the 95 % interval.
+    pub fn high(&self) -> f64 {
+        self.log + self.half()
+    }
+
+    /// Two-sided p-value of "the means are equal".
+    pub fn p_value(&self) -> f64 {
+        match (self.se > 0.0, self.log == 0.0) {
+            (true, _) => t_two_sided(self.log / self.se, self.df),
+            (false, true) => 1.0,
+            (false, false) => 0.0,
+        }
+    }
+
+    fn half(&self) -> f64 {
+        if self.se > 0.0 { t_quantile(0.975, self.df) * self.se } else { 0.0 }
+    }
+}
+
+/// ln(mean b / mean a), after Welch (1947) with Var[ln mean] = s²/(n·mean²) by the delta method. None with fewer than two
+/// values on a side or a mean that is not above zero.
+pub fn welch_log_ratio(a: &[f64], b: &[f64]) -> Option<LogRatio> {
+    let part = |values: &[f64]| {
+        let centre = mean(values).filter(|centre| *centre > 0.0)?;
+        let n = values.len() as f64;
+        Some((centre.ln(), variance(values)? / (n * centre.powi(2)), n - 1.0))
+    };
+    let (log_a, var_a, df_a) = part(a)?;
+    let (log_b, var_b, df_b) = part(b)?;
+    let sum = var_a + var_b;
+    let df = if sum > 0.0 { sum.powi(2) / (var_a.powi(2) / df_a + var_b.powi(2) / df_b) } else { df_a + df_b };
+    Some(LogRatio { log: log_b - log_a, se: sum.sqrt(), df })
+}

@@ -10,7 +10,7 @@ const LEAST_SECONDS: usize = 8;
 /// Why a rate by second is not steady; none when it is, or when fewer than 8 seconds leave it open.
 ///
 /// Two checks, both with standard errors that allow for autocorrelation (Newey & West 1987): the fitted line moves by
-/// 3 % of the mean or more over the window, significantly; or the means of the second and last third differ by more
+/// 3 % of the mean or more over the window, significantly (1 %, because many trials are looked at); or the means of the second and last third differ by more
 /// than 5 %, with the whole 90 % interval of the difference outside of that margin (the reverse of an equivalence
 /// test by two one-sided tests, Schuirmann 1987).
 pub fn unsteady(rates: &[f64]) -> Option<String> {
@@ -24,7 +24,7 @@ pub fn unsteady(rates: &[f64]) -> Option<String> {
 fn drift(rates: &[f64], mean: f64) -> Option<String> {
     let line = stats::newey_west_slope(rates)?;
     let length = rates.len() as f64;
-    let significant = line.slope.abs() > stats::t_quantile(0.975, length - 2.0) * line.se;
+    let significant = line.slope.abs() > stats::t_quantile(0.995, length - 2.0) * line.se;
     let share = line.slope * length / mean;
     (share.abs() >= 0.03 && significant).then(|| {
         format!(

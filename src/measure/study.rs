@@ -8,7 +8,11 @@ use std::time::Duration;
 use crate::experiment::{Experiment, Level, Levels, LoadPlan};
 use crate::load::Scenario;
 use crate::measure::guards::PERCENTILES;
-use crate::measure::{CellSummary, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, stats};
+use crate::measure::{
+    CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer, crossover,
+    knee, search, stats, usl,
+};
+use crate::verdict;
 
 /// What the trials of an experiment say together.
 ///
@@ -20,10 +24,51 @@ pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> Stud
     let mut curves = curves(trials, x.as_deref());
     for curve in &mut curves {
         client_bound(curve, think_s);
+        if let Some(x) = &x {
+            fits(curve, x, think_s, experiment.seed);
+        }
     }
     let mut guards = study_guards(&curves);
     guards.extend(curves.iter().flat_map(|curve| curve.cells.iter().flat_map(|cell| cell.guards.clone())));
-    StudySummary { x, curves, crossovers: Vec::new(), search: None, guards, answer: String::new() }
+    let search = experiment.search.as_ref().map(|search| search::summarize(search, &experiment.slo, &curves));
+    let crossovers = match (&x, &search) {
+        (Some(x), None) => crossovers(&curves, x, experiment.seed),
+        _ => Vec::new(),
+    };
+    let mut study = StudySummary { x, curves, crossovers, search, guards, answer: String::new() };
+    study.answer = answer::answer(&study, experiment.search.as_ref().map(|search| search.find));
+    study
+}
+
+/// Fits the scalability law and the hinge to goodput, over cells that no broken generator or unsteady trial touches.
+fn fits(curve: &mut Curve, x: &str, think_s: f64, seed: u64) {
+    let sound = |cell: &&CellSummary| {
+        !cell.guards.iter().any(|guard| guard.id != "client-bound" && verdict::touches(guard, "goodput_rps"))
+    };
+    let goodput =
+        |cell: &CellSummary| cell.metrics.get("goodput_rps").filter(|e| e.mean.is_some()).map(|e| e.values.clone());
+    let thinking = x == "users" && think_s > 0.0;
+    // Users who think are not in the system: the law's N is X·R (Little 1961).
+    let in_system = |cell: &CellSummary| Some(mean(cell, "throughput_rps")? * mean(cell, "latency_avg_ms")? / 1e3);
+    let level = |cell: &CellSummary, n: Option<f64>| Some(usl::Level { n: n?, values: goodput(cell)? });
+    let by_x: Vec<usl::Level> = curve.cells.iter().filter(sound).filter_map(|cell| level(cell, Some(cell.x))).collect();
+    let by_n: Vec<usl::Level> = match thinking {
+        true => curve.cells.iter().filter(sound).filter_map(|cell| level(cell, in_system(cell))).collect(),
+        false => by_x.clone(),
+    };
+    let over = if thinking { "operations in the system (throughput × response time)" } else { x };
+    curve.usl = match x {
+        "rate" => Fitted::None("the law is over users or workers, not over an offered rate".to_owned()),
+        _ => usl::summarize(&by_n, over, seed, usl::DRAWS).map_or_else(Fitted::None, Fitted::Fit),
+    };
+    curve.knee = knee::summarize(&by_x, seed, knee::DRAWS).map_or_else(Fitted::None, Fitted::Fit);
+}
+
+/// Each pair of curves, in what users feel and in what the system does.
+fn crossovers(curves: &[Curve], x: &str, seed: u64) -> Vec<Crossover> {
+    let pairs = curves.iter().enumerate().flat_map(|(place, a)| curves[place + 1..].iter().map(move |b| (a, b)));
+    let metrics = ["latency_p95_ms", "latency_avg_ms", "goodput_rps"];
+    pairs.flat_map(|(a, b)| metrics.map(|metric| crossover::crossover(metric, a, b, x, seed))).collect()
 }
 
 /// The factor on the x axis; none when no numeric factor has two levels.
@@ -65,13 +110,13 @@ fn curves(trials: &[TrialSummary], x: Option<&str>) -> Vec<Curve> {
     let varying = varying(&by_levels);
     let curve = |(levels, group): (Levels, Vec<&TrialSummary>)| {
         let label = label(&levels, &varying);
-        let not_yet = || "not fitted".to_owned();
+        let no_axis = || "no numeric factor has two levels".to_owned();
         Curve {
             cells: cells(&group, x, &label),
             label,
             levels,
-            usl: Fitted::None(not_yet()),
-            knee: Fitted::None(not_yet()),
+            usl: Fitted::None(no_axis()),
+            knee: Fitted::None(no_axis()),
         }
     };
     by_levels.into_iter().map(curve).collect()
@@ -267,10 +312,22 @@ pub(crate) fn mean(cell: &CellSummary, key: &str) -> Option<f64> {
     cell.metrics.get(key).and_then(|estimate| estimate.mean)
 }
 
+fn no_saturation(curve: &Curve) -> Option<Guard> {
+    let last = curve.cells.last()?;
+    let Fitted::Fit(knee) = &curve.knee else { return None };
+    (!knee.saturated).then(|| Guard {
+        id: "no-saturation".to_owned(),
+        touches: vec!["capacity".to_owned()],
+        at: curve.label.clone(),
+        what: format!("goodput still rises at the last level, {}", last.x),
+        advice: "raise the levels until goodput stops growing, to learn the capacity".to_owned(),
+    })
+}
+
 fn study_guards(curves: &[Curve]) -> Vec<Guard> {
     let cells = || curves.iter().flat_map(|curve| &curve.cells);
     let most = cells().map(|cell| cell.valid + cell.invalid).max().unwrap_or(0);
-    let mut guards = Vec::new();
+    let mut guards: Vec<Guard> = curves.iter().filter_map(no_saturation).collect();
     if most == 1 {
         guards.push(Guard {
             id: "one-trial".to_owned(),
