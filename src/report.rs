@@ -69,3 +69,6 @@ pub fn render(input: &ReportInput) -> Result<Vec<Rendered>> {
     files.push(Rendered { path: "figures.csv".to_owned(), bytes: csv::figures_csv(&figures)?.into_bytes() });
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,8 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
 
 fn document(title: &str, body: &str, data: &str) -> String {
     let title = escape(title);
-    // `</` would end the script wherever it stands, within a text too.
-    let data = data.replace("</", "<\\/");
+    // A `<` could end the script wherever it stands, within a text too.
+    let data = data.replace('<', "\\u003c");
     let (style, plotly, script) = (include_str!("page.css"), plotly_js(), include_str!("page.js"));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

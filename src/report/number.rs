@@ -15,7 +15,7 @@ pub fn digits(value: f64) -> String {
     let magnitude = value.abs().log10().floor() as i32;
     let decimals = (2 - magnitude).clamp(0, 9);
     let step = 10_f64.powi((magnitude - 2).max(0));
-    let rounded = (value / step).round() * step;
+    let rounded = if magnitude > 2 { (value / step).round() * step } else { value };
     let text = format!("{rounded:.*}", decimals as usize);
     group(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text })
 }
