@@ -3,7 +3,7 @@
 use expect_test::expect;
 
 use super::fixture::{self, Fixture};
-use super::{Rendered, figures, render, text_summary};
+use super::{Rendered, figures, pages, png, render, text_summary};
 
 const OVER_X: [&str; 9] = [
     "crossover_analysis",
@@ -17,8 +17,10 @@ const OVER_X: [&str; 9] = [
     "efficiency_vs_concurrency",
 ];
 
+/// Without the bitmaps, which cost more than all the rest.
 fn rendered(fixture: &Fixture) -> Vec<Rendered> {
-    render(&fixture.input()).expect("a fixture can be drawn")
+    let input = fixture.input();
+    pages(&input, &figures(&input)).expect("a fixture can be drawn")
 }
 
 fn text<'a>(files: &'a [Rendered], path: &str) -> &'a str {
@@ -45,7 +47,7 @@ fn look() {
         ("hostile", fixture::hostile()),
     ];
     for (name, fixture) in fixtures {
-        for file in rendered(&fixture) {
+        for file in render(&fixture.input()).expect("drawn") {
             let path = std::path::Path::new(&folder).join(name).join(&file.path);
             std::fs::create_dir_all(path.parent().expect("in a folder")).expect("a folder to write to");
             std::fs::write(path, file.bytes).expect("writable");
@@ -57,7 +59,7 @@ fn look() {
 
 #[test]
 fn every_figure_is_there_as_png_and_as_svg() {
-    let files = rendered(&fixture::comparison());
+    let files = render(&fixture::comparison().input()).expect("a fixture can be drawn");
     for id in OVER_X {
         let png = files.iter().find(|file| file.path == format!("plots/{id}.png")).expect("a png");
         assert!(png.bytes.starts_with(b"\x89PNG"), "{id}");
@@ -72,6 +74,9 @@ fn every_figure_is_there_as_png_and_as_svg() {
 fn the_same_study_gives_the_same_bytes() {
     let (once, again) = (rendered(&fixture::comparison()), rendered(&fixture::comparison()));
     assert!(once.iter().zip(&again).all(|(a, b)| a.path == b.path && a.bytes == b.bytes));
+    let figures = figures(&fixture::single().input());
+    let last = figures.last().expect("there are figures");
+    assert!(png::png(last).expect("drawn") == png::png(last).expect("drawn"));
 }
 
 #[test]
@@ -153,4 +158,27 @@ fn a_run_that_was_cut_short_says_how_far_it_came() {
     let files = rendered(&fixture);
     assert!(own_html(&files).contains("12 of 30 planned trials"));
     assert!(text(&files, "report.md").contains("12 of 30 planned trials"));
+}
+
+#[test]
+fn the_terminal_shows_the_answer_the_numbers_and_what_touches_them() {
+    let mut fixture = fixture::comparison();
+    fixture.study.curves.iter_mut().for_each(|curve| curve.cells.truncate(2));
+    expect![[r#"
+        From how many users on do microservices answer faster than the monolith?
+        From about 83 users on (71–97) microservices × 3 answer faster than the monolith: p95 72 ms against 118 ms at 128 users.
+
+        curve              users  trials  throughput      p50      p95              p99  errors         CPU     memory
+        monolith               4       3     180 rps  3.24 ms   7.2 ms  13.7 ms ○ n=812     0 %   0.12 CPUs  0.0618 GB
+        monolith              16       3   661 rps †  4.41 ms   9.8 ms          18.6 ms     0 %   0.44 CPUs  0.0642 GB
+        microservices × 3      4       3     150 rps  5.58 ms  12.4 ms  23.6 ms ○ n=812     0 %    0.1 CPUs   0.143 GB
+        microservices × 3     16       3   561 rps †  7.16 ms  15.9 ms          30.2 ms     0 %  0.373 CPUs          –
+
+        ! too-few-ops: monolith, users 4: 812 requests behind p99 (and 1 more)
+          measure for longer
+        † client-bound: monolith, users 16: throughput is 97 % of what 16 users with 20 ms of think time can ask for (and 1 more)
+          more users, or less think time: this level says nothing about the system's limit
+
+        verdict: fail (p95 <= 250ms: monolith at 256 users: p95 290 ms (279–301))
+    "#]].assert_eq(&text_summary(&fixture.input()));
 }
