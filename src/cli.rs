@@ -187,7 +187,7 @@ pub fn main() -> ExitCode {
 fn call(command: Command) -> anyhow::Result<ExitCode> {
     let code = match command {
         Command::Run(args) => run_verb(&args)?,
-        Command::Load(args) => load_url::run(args)?,
+        Command::Load(args) => load_url::run(&args)?,
         Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
         Command::Up(args) => up::run(&args)?,
         Command::List => say(&listing::systems()),

@@ -26,12 +26,14 @@ use crate::verdict::Slo;
 
 /// Load any HTTP or HTTPS address, and measure it.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Without --rate or --stages the loop is closed: each connection sends its next request when its \
+#[command(
+    after_help = "Without --rate or --stages the loop is closed: each connection sends its next request when its \
 answer has come. With them it is open: requests are due at times that do not depend on answers, and the time that they \
 wait for a free connection counts.\n\nStages hold their rate: 30s:100,1m:500 is 100 a second for 30 s, then 500 a second \
 for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nURL, headers and body may hold \
 {{n}}, {{user}}, {{uuid}} and {{random:1-100}}.\n\nExit codes: 0 done, 1 an objective was missed, 2 a wrong flag, URL or \
-file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached.")]
+file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached."
+)]
 pub struct LoadUrlArgs {
     /// http://host:port/path or https://…
     #[arg(required_unless_present = "urls_from_file")]
@@ -200,7 +202,8 @@ pub fn archive(result: &LoadResult, root: &std::path::Path) -> anyhow::Result<Pa
     let folder = root.join("load");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let path = folder.join("summary.json");
-    std::fs::write(&path, format!("{:#}\n", json(result, &None))).with_context(|| format!("writing {}", path.display()))?;
+    std::fs::write(&path, format!("{:#}\n", json(result, &None)))
+        .with_context(|| format!("writing {}", path.display()))?;
     Ok(folder)
 }
 
@@ -417,7 +420,8 @@ impl Progress {
         }
         let [ok, failed, unknown, wrong] = totals;
         let rate = last.as_ref().map_or(0, Second::count);
-        let p99 = last.and_then(|last| last.latency).map_or_else(String::new, |latency| format!(", p99 {:.2?}", latency[3]));
+        let p99 =
+            last.and_then(|last| last.latency).map_or_else(String::new, |latency| format!(", p99 {:.2?}", latency[3]));
         let message = format!("{rate}/s{p99}, ok {ok}, failed {failed}, unknown {unknown}, wrong {wrong}");
         if let Some(bar) = &self.bar {
             bar.set_position(u64::from(second));

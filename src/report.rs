@@ -55,17 +55,25 @@ pub struct Rendered {
 /// Every file of the report: figures as PNG and SVG, `report.html`, `report.md` and `figures.csv`.
 pub fn render(input: &ReportInput) -> Result<Vec<Rendered>> {
     let figures = figures(input);
-    let mut pictures = Vec::new();
-    let mut files = Vec::new();
-    for figure in &figures {
-        let svg = png::svg(figure)?;
-        files.push(Rendered { path: format!("plots/{}.png", figure.id), bytes: png::png(figure)? });
-        files.push(Rendered { path: format!("plots/{}.svg", figure.id), bytes: svg.clone().into_bytes() });
-        pictures.push(svg);
-    }
-    files
-        .push(Rendered { path: "report.html".to_owned(), bytes: html::page(input, &figures, &pictures)?.into_bytes() });
-    files.push(Rendered { path: "report.md".to_owned(), bytes: markdown::page(input, &figures).into_bytes() });
-    files.push(Rendered { path: "figures.csv".to_owned(), bytes: csv::figures_csv(&figures)?.into_bytes() });
+    let bitmap = |figure: &Figure| Ok(Rendered { path: format!("plots/{}.png", figure.id), bytes: png::png(figure)? });
+    let mut files: Vec<Rendered> = figures.iter().map(bitmap).collect::<Result<_>>()?;
+    files.extend(pages(input, &figures)?);
     Ok(files)
 }
+
+/// All of it that is text.
+fn pages(input: &ReportInput, figures: &[Figure]) -> Result<Vec<Rendered>> {
+    let pictures: Vec<String> = figures.iter().map(png::svg).collect::<Result<_>>()?;
+    let file = |path: &str, text: String| Rendered { path: path.to_owned(), bytes: text.into_bytes() };
+    let mut files = vec![
+        file("report.html", html::page(input, figures, &pictures)?),
+        file("report.md", markdown::page(input, figures)),
+        file("figures.csv", csv::figures_csv(figures)),
+    ];
+    let svgs = figures.iter().zip(pictures).map(|(figure, svg)| file(&format!("plots/{}.svg", figure.id), svg));
+    files.extend(svgs);
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub fn next(experiment: &Experiment, planned: &mut Vec<Trial>, results: &[TrialS
 fn next_of_search(experiment: &Experiment, index: usize, results: &[TrialSummary]) -> Option<Trial> {
     let search = experiment.search.as_ref()?;
     for curve in cells(experiment) {
-        let mut state = SearchState::new(search);
+        let mut state = SearchState::new(search.clone());
         while let Some(level) = state.next_level() {
             let mut levels = curve.clone();
             levels.insert(search.factor.clone(), Level::Int(level));

@@ -120,10 +120,21 @@ pub fn read(path: &Path) -> anyhow::Result<Experiment> {
 pub fn parse(text: &str, from: &str, name: &str) -> anyhow::Result<Experiment> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        input(format!("{from}:{line}: {}", error.message().replace('\n', "; ")))
+        input(format!("{from}:{line}: {}", in_words(error.message())))
     })?;
     let resolved = resolve(file, text, name).and_then(|experiment| experiment.check().map(|()| experiment));
     resolved.map_err(|problem| input(format!("{from}:{}: {}", line_of_path(text, &problem.at), problem.message)))
+}
+
+/// The parser's message, with the names of Rust's types put in words.
+fn in_words(message: &str) -> String {
+    let mut text = message.replace('\n', "; ");
+    for (name, words) in
+        [("u32", "a whole number"), ("u64", "a whole number"), ("i64", "a whole number"), ("f64", "a number")]
+    {
+        text = text.replace(&format!("expected {name}"), &format!("expected {words}"));
+    }
+    text
 }
 
 fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use anyhow::Result;
 use kit::OpsRecord;
 use kit::op::Latencies;
 
@@ -87,7 +86,7 @@ pub fn failures_csv(ops: &[OpsRecord], methods: &dyn Fn(&str) -> String, start_u
 }
 
 /// Every point of every figure: what a script reads to draw its own.
-pub fn figures_csv(figures: &[Figure]) -> Result<String> {
+pub fn figures_csv(figures: &[Figure]) -> String {
     let mut text = "figure,panel,curve,x,y,low,high,n,note,null_reason\n".to_owned();
     for figure in figures {
         for panel in &figure.panels {
@@ -96,7 +95,7 @@ pub fn figures_csv(figures: &[Figure]) -> Result<String> {
             }
         }
     }
-    Ok(text)
+    text
 }
 
 fn figure_row(figure: &Figure, panel: &Panel, curve: &FigureCurve, point: &Point) -> String {
@@ -170,4 +169,72 @@ fn field(text: &str) -> String {
 
 fn line(fields: &[String]) -> String {
     fields.join(",") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use kit::{Op, Outcome};
+
+    fn second(second: u32, kind: &str, times_ms: &[u64], refused: u64) -> OpsRecord {
+        let mut record = OpsRecord { second, kind: kind.to_owned(), ..OpsRecord::default() };
+        let op = |ms: u64, outcome| Op {
+            intended_ns: 0,
+            released_ns: 0,
+            started_ns: 0,
+            finished_ns: ms * 1_000_000,
+            outcome,
+            status: 200,
+            units: 1,
+            bytes: 100,
+        };
+        times_ms.iter().for_each(|ms| record.record(&op(*ms, Outcome::Ok)));
+        (0..refused).for_each(|_| record.record(&op(1, Outcome::Failed)));
+        if refused > 0 {
+            record.errors.insert("status 503, \"busy\"".to_owned(), refused);
+        }
+        record
+    }
+
+    fn get(_: &str) -> String {
+        "GET".to_owned()
+    }
+
+    #[test]
+    fn stats_hold_each_name_and_all_together_within_the_window() {
+        let ops = [second(0, "/tasks", &[500], 0), second(2, "/tasks", &[10, 20, 30], 1), second(3, "/stats", &[5], 0)];
+        let text = stats_csv(&ops, 2..4, &get, 2.0);
+        expect![[r#"
+            Type,Name,Request Count,Failure Count,Median Response Time,Average Response Time,Min Response Time,Max Response Time,Average Content Size,Requests/s,Failures/s,50%,66%,75%,80%,90%,95%,98%,99%,99.9%,99.99%,100%
+            GET,/stats,1,0,5.001,4.999,4.997,5.001,100,0.5,0,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001
+            GET,/tasks,4,1,10.002,15.251,1,30.015,100,2,0.5,10.002,20.005,20.005,30.015,30.015,30.015,30.015,30.015,30.015,30.015,30.015
+            ,Aggregated,5,1,10.002,13.2,1,30.015,100,2.5,0.5,10.002,20.005,20.005,20.005,30.015,30.015,30.015,30.015,30.015,30.015,30.015
+        "#]].assert_eq(&text);
+        assert!(text.lines().all(|line| line.split(',').count() == STATS_HEADER.split(',').count()));
+    }
+
+    #[test]
+    fn history_is_of_its_second_alone_and_a_second_without_requests_has_no_percentiles() {
+        let busy = second(2, "/tasks", &[10, 20, 30], 0);
+        let text = history_row(1_700_000_002, 8, &busy, &busy)
+            + &history_row(1_700_000_003, 8, &OpsRecord::default(), &busy)
+            + &history_row(1_700_000_000, 0, &OpsRecord::default(), &OpsRecord::default());
+        expect![[r#"
+            1700000002,8,,Aggregated,3,0,20.005,20.005,30.015,30.015,30.015,30.015,30.015,30.015,30.015,30.015,30.015,3,0,20.005,20.001,9.994,30.015,100
+            1700000003,8,,Aggregated,0,0,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,3,0,20.005,20.001,9.994,30.015,100
+            1700000000,0,,Aggregated,0,0,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,N/A,0,0,0,0,0,0,0
+        "#]].assert_eq(&text);
+        assert!(text.lines().all(|line| line.split(',').count() == HISTORY_HEADER.split(',').count()));
+    }
+
+    #[test]
+    fn failures_are_counted_by_reason_with_when_they_were_seen() {
+        let ops = [second(2, "/tasks", &[], 1), second(7, "/tasks", &[10], 2), second(9, "/tasks", &[10], 0)];
+        expect![[r#"
+            Method,Name,Error,Occurrences,First Seen,Last Seen
+            GET,/tasks,"status 503, ""busy""",3,1700000002,1700000007
+        "#]]
+        .assert_eq(&failures_csv(&ops, &get, 1_700_000_000));
+    }
 }

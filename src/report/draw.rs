@@ -134,10 +134,11 @@ impl Page<'_> {
 
     /// Title and caption; returns where the rest may begin.
     fn heading(&mut self, figure: &Figure) -> f64 {
+        let room = (WIDTH - 2.0 * MARGIN) / (self.measure)(TITLE, true, &figure.title).max(1.0);
         let title = Shape::Text {
             at: (MARGIN, MARGIN + 8.0),
             text: figure.title.clone(),
-            size: TITLE,
+            size: TITLE * room.min(1.0),
             bold: true,
             anchor: Anchor::Start,
             ink: Ink::Ink,
@@ -235,7 +236,9 @@ impl Page<'_> {
     fn x_axis(&mut self, axis: &Axis, frame: &Frame, ticks: &[f64]) {
         let plot = frame.plot;
         let mut free_from = f64::NEG_INFINITY;
-        for tick in ticks {
+        // Ticks at round numbers enclose the range; this axis ends with its data.
+        let inside = |tick: f64| (plot.left..=plot.right).contains(&frame.x.at(tick));
+        for tick in ticks.iter().filter(|tick| inside(**tick)) {
             let x = frame.x.at(*tick);
             self.path(&[(x, plot.bottom), (x, plot.bottom + 8.0)], Ink::Ink, 2);
             let label = number::digits(*tick);
@@ -285,7 +288,8 @@ impl Page<'_> {
                 let width = (self.measure)(SMALL, false, &line.label);
                 let (at, anchor) =
                     if x + width + 16.0 < plot.right { (x + 10.0, Anchor::Start) } else { (x - 10.0, Anchor::End) };
-                let row = self.free_row(at, anchor, width, plot.top - 10.0);
+                let rows = [-10.0, 18.0, 46.0, 74.0].map(|down| plot.top + down);
+                let row = self.free_row(at, anchor, width, &rows);
                 self.text((at, row), &line.label, SMALL, anchor, ink);
             }
             Along::Y => {
@@ -296,25 +300,20 @@ impl Page<'_> {
         }
     }
 
-    /// The first height from `top` on at which a text covers no other text.
-    fn free_row(&self, x: f64, anchor: Anchor, width: f64, top: f64) -> f64 {
-        let left = if anchor == Anchor::End { x - width } else { x };
+    /// The first of the heights at which a text covers no other text; the first of all where none is free.
+    fn free_row(&self, x: f64, anchor: Anchor, width: f64, rows: &[f64]) -> f64 {
+        let left = start(x, anchor, width);
         let taken = |row: f64| {
             self.shapes.iter().any(|shape| match shape {
                 Shape::Text { at, text, size, bold, anchor, .. } => {
                     let other = (self.measure)(*size, *bold, text);
-                    let start = match anchor {
-                        Anchor::Start => at.0,
-                        Anchor::Middle => at.0 - other / 2.0,
-                        Anchor::End => at.0 - other,
-                    };
+                    let start = start(at.0, *anchor, other);
                     (at.1 - row).abs() < 26.0 && start < left + width && left < start + other
                 }
                 _ => false,
             })
         };
-        let rows = [top, top + 28.0, top + 56.0, top + 84.0];
-        rows.into_iter().find(|row| !taken(*row)).unwrap_or(top)
+        rows.iter().copied().find(|row| !taken(*row)).unwrap_or(rows[0])
     }
 
     fn dashed(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink) {
@@ -370,7 +369,10 @@ impl Page<'_> {
         };
         let text = text.trim();
         if !text.is_empty() {
-            self.text((at.0 + 14.0, at.1 - 20.0), text, SMALL, Anchor::Start, ink);
+            let width = (self.measure)(SMALL, false, text);
+            let rows = [at.1 - 24.0, at.1 + 28.0, at.1 - 52.0, at.1 + 56.0];
+            let row = self.free_row(at.0, Anchor::Middle, width, &rows);
+            self.text((at.0, row), text, SMALL, Anchor::Middle, ink);
         }
     }
 
@@ -439,6 +441,15 @@ impl Page<'_> {
             }
         }
         lines.into_iter().map(|line| self.fit(&line, size, width)).collect()
+    }
+}
+
+/// The left end of a text.
+fn start(x: f64, anchor: Anchor, width: f64) -> f64 {
+    match anchor {
+        Anchor::Start => x,
+        Anchor::Middle => x - width / 2.0,
+        Anchor::End => x - width,
     }
 }
 
@@ -533,8 +544,8 @@ fn y_range(panel: &Panel) -> (f64, f64) {
     let values = values.filter(|value| panel.y.scale == Scale::Linear || *value > 0.0);
     let Some((low, high)) = range(values) else { return (0.0, 1.0) };
     let limits = panel.lines.iter().filter(|line| line.along == Along::Y).map(|line| line.at);
-    let high = limits.filter(|limit| *limit <= 3.0 * high).fold(high, f64::max);
-    if panel.y.from_zero && panel.y.scale == Scale::Linear { (low.min(0.0).max(0.0), high) } else { (low, high) }
+    let high = limits.fold(high, f64::max);
+    if panel.y.from_zero && panel.y.scale == Scale::Linear { (0.0, high) } else { (low, high) }
 }
 
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {

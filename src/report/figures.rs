@@ -134,15 +134,18 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
             let Some(at) = &crossover.at else { continue };
             let interval = Some((at.low, at.high));
             let level = number::digits(at.estimate);
-            let label = match &crossover.unknown {
-                None => format!("{} from {level} on", crossover.b),
-                Some(_) => format!("undecided, near {level}"),
+            let label = match (&crossover.unknown, input.study.curves.len()) {
+                (None, 0..=2) => format!("{} from {level} on", crossover.b),
+                (None, _) => format!("{} over {} from {level} on", crossover.b, crossover.a),
+                (Some(_), _) => format!("undecided, near {level}"),
             };
             panel.lines.push(Line { along: Along::X, at: at.estimate, interval, label, color: None });
         }
-        let none = input.study.curves.len() > 1 && of_metric.clone().all(|crossover| crossover.at.is_none());
-        if none {
-            panel.words = Some("no crossover in the tested range".to_owned());
+        let unknown = of_metric.clone().find_map(|crossover| crossover.unknown.clone());
+        let judged = of_metric.clone().next().is_some();
+        if judged && of_metric.clone().all(|crossover| crossover.at.is_none()) && panel.words.is_none() {
+            let none = "no crossover in the tested range".to_owned();
+            panel.words = Some(unknown.map_or(none, |why| format!("crossover undecided: {why}")));
         }
     }
     let caption = match input.study.curves.len() {
@@ -153,7 +156,7 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     };
     let title = match input.study.curves.len() {
         0 | 1 => format!("Latency and goodput {}", against(input)),
-        _ => format!("Which is better, and from where on? Latency and goodput {}", against(input)),
+        _ => format!("Which is better, and from where on? {}", sentence(&against(input))),
     };
     let mut figure = finish(input, "crossover_analysis", &title, &caption, panels, &[P95, GOODPUT]);
     let statements = input.study.crossovers.iter().map(|crossover| crossover.statement.clone());
@@ -168,6 +171,11 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     figure
 }
 
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 fn same_metric(named: &str, key: &str) -> bool {
     named == key || key.starts_with(named)
 }
@@ -180,6 +188,7 @@ fn finish(input: &ReportInput, id: &str, title: &str, caption: &str, panels: Vec
     notes.extend(interval_note(input));
     notes.extend(hollow_note(&panels));
     notes.extend(guard_notes(input, metrics));
+    notes.extend(metrics.iter().zip(&panels).filter_map(|(metric, panel)| far_limit(input, metric, panel)));
     notes.extend(null_notes(&panels));
     let title = if is_simulated(input) { format!("[simulated] {}", title.trim()) } else { title.trim().to_owned() };
     Figure { id: id.to_owned(), title, caption: caption.to_owned(), panels, notes }
@@ -190,11 +199,12 @@ pub const SIMULATED: &str = "Simulated: a model on a virtual clock, not a measur
 
 /// Whether nothing here was measured on a real system.
 pub fn is_simulated(input: &ReportInput) -> bool {
+    let deployment = serde_json::to_value(input.experiment.deployment);
     let said = |key: &str| {
         let value = input.environment.get(key);
         value.is_some_and(|value| value.as_bool() == Some(true) || value.as_str() == Some("simulated"))
     };
-    said("simulated") || said("deployment")
+    said("simulated") || said("deployment") || deployment.is_ok_and(|kind| kind == "simulated")
 }
 
 fn interval_note(input: &ReportInput) -> Option<String> {
@@ -269,7 +279,7 @@ fn panel(input: &ReportInput, metric: &Metric) -> Panel {
     Panel {
         x: x_axis(input),
         y: y_axis(metric, &curves),
-        lines: lines(input, metric),
+        lines: lines(input, metric, &curves),
         curves,
         bands: Vec::new(),
         words,
@@ -341,8 +351,13 @@ fn y_axis(metric: &Metric, curves: &[FigureCurve]) -> Axis {
     Axis { scale, ..Axis::linear(metric.label, metric.unit) }
 }
 
-fn lines(input: &ReportInput, metric: &Metric) -> Vec<Line> {
+/// Objectives on this metric, where the axis need not be stretched far for them, and knees within the tested levels.
+fn lines(input: &ReportInput, metric: &Metric, curves: &[FigureCurve]) -> Vec<Line> {
+    let points = || curves.iter().flat_map(|curve| &curve.points);
+    let highest = points().filter_map(|point| point.y).fold(0.0, f64::max);
+    let is_near = |at: f64| at <= 4.0 * highest || metric.unit == "%";
     let limits = input.experiment.slo.iter().filter_map(|slo| limit(&slo.text, metric).map(|at| (at, &slo.text)));
+    let limits = limits.filter(|(at, _)| is_near(*at));
     let mut lines: Vec<Line> = limits
         .map(|(at, text)| Line {
             along: Along::Y,
@@ -353,9 +368,18 @@ fn lines(input: &ReportInput, metric: &Metric) -> Vec<Line> {
         })
         .collect();
     if metric.key == THROUGHPUT.key {
-        lines.extend(input.study.curves.iter().enumerate().filter_map(knee_line));
+        let (first, last) = points().fold((f64::INFINITY, 0.0_f64), |(a, b), point| (a.min(point.x), b.max(point.x)));
+        let knees = input.study.curves.iter().enumerate().filter_map(knee_line);
+        lines.extend(knees.filter(|line| (first..=last).contains(&line.at)));
     }
     lines
+}
+
+/// An objective that is too far above the data to be drawn is told.
+fn far_limit(input: &ReportInput, metric: &Metric, panel: &Panel) -> Option<String> {
+    let stated = input.experiment.slo.iter().find(|slo| limit(&slo.text, metric).is_some())?;
+    let drawn = panel.lines.iter().any(|line| line.along == Along::Y);
+    (!drawn).then(|| format!("Objective {}: far above what is drawn.", stated.text))
 }
 
 fn knee_line((color, curve): (usize, &Curve)) -> Option<Line> {

@@ -57,3 +57,41 @@ pub fn read_interval_log(bytes: &[u8]) -> Result<Vec<(String, f64, Latencies)>> 
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kit::{Op, Outcome};
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let mut record = OpsRecord { second: 3, kind: "GET /a, b".to_owned(), ..OpsRecord::default() };
+        for ms in 1..=100 {
+            let (intended_ns, released_ns, started_ns) = (0, 1_000, 2_000);
+            let finished_ns = ms * 1_000_000;
+            let outcome = Outcome::Ok;
+            record.record(&Op {
+                intended_ns,
+                released_ns,
+                started_ns,
+                finished_ns,
+                outcome,
+                status: 0,
+                units: 1,
+                bytes: 0,
+            });
+        }
+        let bytes = interval_log(&[record.clone()], 1_700_000_000.5).expect("written");
+        let lines = read_interval_log(&bytes).expect("read");
+        let tags: Vec<&str> = lines.iter().map(|(tag, ..)| tag.as_str()).collect();
+        assert_eq!(tags, ["GET_/a__b:total", "GET_/a__b:wait", "GET_/a__b:work", "GET_/a__b:lag"]);
+        assert!(lines.iter().all(|(_, start_s, _)| *start_s == 3.0));
+        assert_eq!(lines[0].2.0, record.total.0);
+        assert_eq!(lines[3].2.quantile(0.5), record.lag.quantile(0.5));
+    }
+
+    #[test]
+    fn a_damaged_log_is_refused() {
+        assert!(read_interval_log(b"Tag=x:total,0.0,1.0,1.0,notbase64!\n").is_err());
+    }
+}

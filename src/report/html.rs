@@ -3,10 +3,10 @@
 //! The one rule: a stranger understands it in ten seconds. Question, answer, verdict and the plot that shows it fit the
 //! first screen; everything from outside is escaped; without scripts the same figures are there as static SVG.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::report::ReportInput;
-use crate::report::figure::{Along, Figure, FigureCurve, Panel, Scale, Style, hex};
+use crate::report::figure::{Along, Figure, FigureCurve, Line, Panel, Scale, Style, hex};
 use crate::report::figures::{SIMULATED, is_simulated, lead};
 use crate::report::tables::{self, Table};
 
@@ -38,8 +38,8 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
 
 fn document(title: &str, body: &str, data: &str) -> String {
     let title = escape(title);
-    // `</` would end the script wherever it stands, within a text too.
-    let data = data.replace("</", "<\\/");
+    // A `<` could end the script wherever it stands, within a text too.
+    let data = data.replace('<', "\\u003c");
     let (style, plotly, script) = (include_str!("page.css"), plotly_js(), include_str!("page.js"));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -103,7 +103,7 @@ fn table(table: &Table) -> String {
     let row = |cells: &Vec<String>| {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
-            _ => format!("<td>{}</td>", escape(cell)),
+            _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
@@ -113,6 +113,16 @@ fn table(table: &Table) -> String {
          <caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
         caption = escape(&table.caption)
     )
+}
+
+/// A value with its interval in smaller print, each of them unbroken.
+fn value(cell: &str) -> String {
+    match cell.split_once(" (") {
+        Some((value, interval)) if interval.contains('–') && !cell.contains(" = ") => {
+            format!("<span>{}</span> <small>({}</small>", escape(value), escape(interval))
+        }
+        _ => escape(cell),
+    }
 }
 
 fn guards(input: &ReportInput) -> String {
@@ -247,7 +257,7 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
         "error_y": { "type": "data", "symmetric": false, "array": reach(|point| point.high),
                      "arrayminus": reach(|point| point.low), "visible": curve.points.iter().any(|point| point.low.is_some()),
                      "thickness": 1.5, "width": 4 },
-        "text": texts, "textposition": "top right", "hovertext": hover,
+        "text": texts, "textposition": if curve.color % 2 == 0 { "bottom center" } else { "top center" }, "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
         "connectgaps": false, "line": { "color": hex(curve.color), "width": 2 },
         "marker": { "size": 9, "symbol": symbols, "color": hex(curve.color) },
@@ -260,6 +270,23 @@ fn hover(point: &crate::report::figure::Point, panel: &Panel) -> String {
     let trials = if point.n == 1 { "1 trial".to_owned() } else { format!("{} trials", point.n) };
     let extra = [point.hollow.as_deref().unwrap_or(""), &point.marks].join(" ");
     format!("{} {}: {value}, {trials} {}", panel.x.label, crate::report::number::digits(point.x), extra.trim())
+}
+
+/// Beside its line, on the side where there is more room. Plotly wants logarithms here, though not for shapes.
+fn line_label(line: &Line, panel: &Panel, refs: &(String, String), color: &str) -> serde_json::Value {
+    let scaled = |value: f64, scale: Scale| if scale == Scale::Log { value.log10() } else { value };
+    let (x, y, x_anchor, y_anchor) = match line.along {
+        Along::X => {
+            let ends = panel.x.ticks.first().zip(panel.x.ticks.last());
+            let middle = ends.map(|(a, b)| (scaled(*a, panel.x.scale) + scaled(*b, panel.x.scale)) / 2.0);
+            let at = scaled(line.at, panel.x.scale);
+            let anchor = if middle.is_some_and(|middle| at > middle) { "right" } else { "left" };
+            (at, 1.0, anchor, "top")
+        }
+        Along::Y => (0.01, scaled(line.at, panel.y.scale), "left", "bottom"),
+    };
+    serde_json::json!({ "xref": refs.0, "yref": refs.1, "x": x, "y": y, "xanchor": x_anchor, "yanchor": y_anchor,
+        "text": escape(&line.label), "showarrow": false, "font": { "color": color, "size": 12 } })
 }
 
 fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annotations: &mut Vec<serde_json::Value>) {
@@ -288,9 +315,8 @@ fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annot
         let mut stroke = shape(line.at, line.at);
         stroke["type"] = "line".into();
         stroke["line"] = serde_json::json!({ "color": color, "width": 2, "dash": "dash" });
-        stroke["label"] = serde_json::json!({ "text": escape(&line.label),
-            "textposition": if vertical { "end" } else { "start" }, "textangle": if vertical { "auto" } else { "0" } });
         shapes.push(stroke);
+        annotations.push(line_label(line, panel, &refs, &color));
     }
     if let Some(words) = &panel.words {
         annotations.push(serde_json::json!({ "xref": format!("{x} domain"), "yref": format!("{y} domain"), "x": 0.5,

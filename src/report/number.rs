@@ -15,7 +15,7 @@ pub fn digits(value: f64) -> String {
     let magnitude = value.abs().log10().floor() as i32;
     let decimals = (2 - magnitude).clamp(0, 9);
     let step = 10_f64.powi((magnitude - 2).max(0));
-    let rounded = (value / step).round() * step;
+    let rounded = if magnitude > 2 { (value / step).round() * step } else { value };
     let text = format!("{rounded:.*}", decimals as usize);
     group(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text })
 }
@@ -103,7 +103,7 @@ mod tests {
     fn a_number_has_three_digits_and_no_exponent() {
         check(
             &[0.0, 0.01234, 0.5, 1.0, 12.345, 123.4, 1234.5, 12345.6, -3.14159, f64::NAN].map(digits).join(" | "),
-            expect!["0 | 0.0123 | 0.5 | 1 | 12.3 | 123 | 1230 | 12 300 | −3.14 | –"],
+            expect!["0 | 0.0123 | 0.5 | 1 | 12.3 | 123 | 1230 | 12 300 | −3.14 | –"],
         );
     }
 
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn an_interval_stands_behind_its_mean() {
         check(&interval(12.34, Some(11.9), Some(12.8), "ms"), expect!["12.3 ms (11.9–12.8)"]);
-        check(&interval(0.0, None, None, "%"), expect!["0 %"]);
+        check(&interval(0.0, None, None, "%"), expect!["0 %"]);
         check(&estimate(None, "ms"), expect!["–"]);
     }
 }

@@ -22,8 +22,8 @@
     }
     return Object.assign(layout, { paper_bgcolor: colour("--card"), plot_bgcolor: colour("--card"),
       font: { color: colour("--ink"), family: "system-ui, sans-serif", size: narrow ? 12 : 14 },
-      margin: { l: 60, r: 16, t: 16, b: 56 }, hovermode: "closest", autosize: true,
-      height: panels > 1 ? (narrow ? 680 : 440) : 360,
+      margin: { l: 60, r: 16, t: 60, b: 56 }, hovermode: "closest", autosize: true,
+      height: panels > 1 ? (narrow ? 720 : 470) : 400,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } });
   };
   const drawn = new Set();
@@ -33,7 +33,8 @@
     if (!box || !figure) return;
     if (!drawn.has(id)) box.replaceChildren();
     drawn.add(id);
-    Plotly.react(box, figure.data, themed(figure, box), { responsive: true, displaylogo: false });
+    Plotly.react(box, figure.data, themed(figure, box), { responsive: true, displaylogo: false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] });
   };
   const near = new IntersectionObserver((seen) => seen.filter((entry) => entry.isIntersecting).forEach((entry) => {
     near.unobserve(entry.target);

@@ -20,7 +20,7 @@ const HEAD: &str = "# why?\nsystem = \"task-tracker\"\n";
 fn a_wrong_experiment_is_refused_with_its_line_and_what_is_allowed() {
     let with = |rest: &str| format!("{HEAD}{rest}");
     refuses("unknown key", &with("userz = 3\n"), &["x.toml:3:", "userz"]);
-    refuses("wrong type", &with("trials = \"three\"\n"), &["x.toml:3:", "u32"]);
+    refuses("wrong type", &with("trials = \"three\"\n"), &["x.toml:3:", "a whole number"]);
     refuses("no duration", &with("duration = \"soon\"\n"), &["x.toml:3:", "soon", "10s"]);
     refuses("zero users", &with("[factors]\nusers = [4, 0]\n"), &["x.toml:4:", "users = 0", "from 1"]);
     refuses("no users at all", &with("[load]\nthink = \"1s\"\n"), &["x.toml:3:", "zero users"]);
