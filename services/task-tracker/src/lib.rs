@@ -6,6 +6,14 @@
 //!
 //! Equal work: each request's token is checked by the role that answers it, with the key and the clock alone. The
 //! gateway checks none. Only `/stats/` is checked twice among microservices, because two services answer it.
+//!
+//! | role | secrets | peers |
+//! |---|---|---|
+//! | `monolith`, `user-service`, `task-service` | `jwt_key`, `database_url` | |
+//! | `stats-service` | `jwt_key` | `task-service` |
+//! | `gateway` | | `user-service`, `task-service`, `stats-service` |
+//!
+//! All roles of a run share one key, and replicas of a service one database. [`Settings`] are the same for every role.
 
 pub mod cors;
 pub mod datetime;

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::gateway::upstream::{Forward, Reply, Upstream};
-use crate::refusal::{DEADLINE, Refusal};
-use crate::service::{Call, Service, json};
+use crate::refusal::Refusal;
+use crate::service::{Call, Service, deadline_ms, json};
 use crate::tasks;
 
 /// Where the counts come from: what sets the two assemblies apart.
@@ -48,11 +48,8 @@ struct TaskCounts {
 
 async fn ask(upstream: &Upstream, call: &Call) -> Result<(i64, i64), Refusal> {
     let mut headers = HeaderMap::new();
-    let copy: [HeaderName; 1] = [AUTHORIZATION];
-    for name in copy {
-        if let Some(value) = call.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
+    if let Some(token) = call.headers.get(AUTHORIZATION) {
+        headers.insert(AUTHORIZATION, token.clone());
     }
     let request = Forward {
         method: Method::GET,
@@ -61,8 +58,7 @@ async fn ask(upstream: &Upstream, call: &Call) -> Result<(i64, i64), Refusal> {
         body: Bytes::new(),
         repeatable: false,
     };
-    let deadline_ms = call.headers.get(DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok());
-    match upstream.send(&request, deadline_ms).await {
+    match upstream.send(&request, deadline_ms(&call.headers)).await {
         Ok(Reply { status: StatusCode::OK, body, .. }) => match serde_json::from_slice::<TaskCounts>(&body) {
             Ok(counts) => Ok((counts.total, counts.completed)),
             Err(error) => Err(unavailable(format!("the task service's answer is not one: {error}"))),

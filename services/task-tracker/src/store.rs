@@ -10,7 +10,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kit::Env;
+use kit::{Clock, Env};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
@@ -19,6 +19,10 @@ use sqlx::{ConnectOptions as _, Database};
 
 /// How long a request waits for a connection, and a writer for another process's lock.
 const WAIT: Duration = Duration::from_secs(3);
+
+/// How long a writer leaves it to SQLite to wait for another process's lock. SQLite waits longer and longer, up to
+/// 100 ms at a time, and so starves beside a busy writer; asked anew after a few milliseconds it gets its turn.
+const LOCK_WAIT: Duration = Duration::from_millis(4);
 
 /// How long opening may take, other replicas' migrations included.
 const OPENING: Duration = Duration::from_secs(20);
@@ -32,6 +36,8 @@ pub enum Store {
         read: SqlitePool,
         /// The one writer.
         write: SqlitePool,
+        /// Bounds its wait for another process.
+        clock: Clock,
     },
     /// A server.
     Postgres(PgPool),
@@ -55,14 +61,23 @@ macro_rules! reading {
     };
 }
 
-/// Runs an expression with the pool to write to, whichever database it is of.
+/// Runs an expression with the pool to write to, whichever database it is of; again while another process has the
+/// file's lock, so its first statement must be one that writes.
 macro_rules! writing {
-    ($store:expr, $pool:ident => $query:expr) => {
-        match &$store {
-            $crate::store::Store::Sqlite { write: $pool, .. } => $query,
-            $crate::store::Store::Postgres($pool) => $query,
+    ($store:expr, $pool:ident => $query:expr) => {{
+        let store = &$store;
+        let patience = store.patience();
+        loop {
+            let result: Result<_, sqlx::Error> = match store {
+                $crate::store::Store::Sqlite { write: $pool, .. } => $query,
+                $crate::store::Store::Postgres($pool) => $query,
+            };
+            match result {
+                Err(error) if store.may_try_again(&error, patience) => {}
+                result => break result,
+            }
         }
-    };
+    }};
 }
 
 pub(crate) use {reading, writing};
@@ -100,10 +115,26 @@ impl Store {
         }
     }
 
+    /// Until when a write that begins now may be tried again.
+    pub(crate) fn patience(&self) -> u64 {
+        match self {
+            Self::Sqlite { clock, .. } => clock.now_ns() + WAIT.as_nanos() as u64,
+            Self::Postgres(_) => 0,
+        }
+    }
+
+    /// Whether a write failed only because another process had the lock, and there is time left.
+    pub(crate) fn may_try_again(&self, error: &sqlx::Error, until_ns: u64) -> bool {
+        let Self::Sqlite { clock, .. } = self else { return false };
+        // SQLITE_BUSY and its two variants.
+        let code = error.as_database_error().and_then(|error| error.code());
+        matches!(code.as_deref(), Some("5" | "261" | "517")) && clock.now_ns() < until_ns
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
         match self {
-            Self::Sqlite { read, write } => {
+            Self::Sqlite { read, write, .. } => {
                 read.close().await;
                 write.close().await;
             }
@@ -159,13 +190,13 @@ async fn open_sqlite(
         // CPU time is attributed by the start of a thread's name, and a driver starts its own.
         .thread_name(move |id| format!("{name}{id}"))
         .disable_statement_logging();
-    let write = pool(1).connect_with(options.clone()).await?;
+    let write = pool(1).connect_with(options.clone().busy_timeout(LOCK_WAIT)).await?;
     for migrations in migrations {
         with_others_ignored(&migrations.sqlite).run(&write).await?;
     }
     let readers = connections.unwrap_or(DEFAULT_READERS).max(1);
     let read = pool(readers).connect_with(options).await?;
-    Ok(Store::Sqlite { read, write })
+    Ok(Store::Sqlite { read, write, clock: env.clock.clone() })
 }
 
 /// Enough that one reader's way to its thread and back hides behind another's work, also on one CPU.

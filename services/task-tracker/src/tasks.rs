@@ -262,40 +262,36 @@ const INSERT: &str = concat!(
 /// so of two tries at once the second waits for the first and finds its answer.
 async fn create_once(store: &Store, task: &NewTask, key: &str) -> Result<String, Refusal> {
     let request = task.fingerprint();
-    writing!(*store, pool => {
+    let answer = writing!(*store, pool => async {
         let mut transaction = pool.begin().await?;
-        let taken = sqlx::query(
-            "INSERT INTO idempotency_keys (owner_id, key, request, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(task.owner)
-        .bind(key)
-        .bind(&request)
-        .bind(&task.now)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected()
+        let taken = sqlx::query(INSERT_KEY)
+            .bind(task.owner)
+            .bind(key)
+            .bind(&request)
+            .bind(&task.now)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected()
             == 0;
         if taken {
             let (first, answer): (String, String) =
-                sqlx::query_as("SELECT request, answer FROM idempotency_keys WHERE owner_id = $1 AND key = $2")
-                    .bind(task.owner)
-                    .bind(key)
-                    .fetch_one(&mut *transaction)
-                    .await?;
+                sqlx::query_as(FIND_KEY).bind(task.owner).bind(key).fetch_one(&mut *transaction).await?;
             transaction.rollback().await?;
-            return if first == request { Ok(answer) } else { Err(key_reused()) };
+            return Ok((first == request).then_some(answer));
         }
         let answer = insert_task!(task, &mut *transaction)?;
-        sqlx::query("UPDATE idempotency_keys SET answer = $3 WHERE owner_id = $1 AND key = $2")
-            .bind(task.owner)
-            .bind(key)
-            .bind(&answer)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(ANSWER_KEY).bind(task.owner).bind(key).bind(&answer).execute(&mut *transaction).await?;
         transaction.commit().await?;
-        Ok(answer)
-    })
+        Ok(Some(answer))
+    }
+    .await)?;
+    answer.ok_or_else(key_reused)
 }
+
+const INSERT_KEY: &str = "INSERT INTO idempotency_keys (owner_id, key, request, created_at) VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING";
+const FIND_KEY: &str = "SELECT request, answer FROM idempotency_keys WHERE owner_id = $1 AND key = $2";
+const ANSWER_KEY: &str = "UPDATE idempotency_keys SET answer = $3 WHERE owner_id = $1 AND key = $2";
 
 impl NewTask {
     /// What was asked for, to tell a repeated request from another one with the same key.

@@ -46,6 +46,29 @@ fn replicas_that_start_at_once_share_one_database() {
 }
 
 #[test]
+fn replicas_that_write_at_once_all_get_their_turn() {
+    let folder = TempDir::new().unwrap();
+    let url = sqlite(&folder)("shared");
+    let roles = [1, 2].map(|_| start(config("task-service", Some(url.clone()))));
+    let token = task_tracker::tokens::Tokens::new("a key for tests", kit::Clock::real()).issue(1).unwrap();
+    let headers = [("Authorization", &*format!("Bearer {token}")), ("Content-Type", "application/json")];
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let write = |addr| {
+            move || {
+                (0..40)
+                    .map(|_| send(addr, "POST", "/api/v1/tasks/", &headers, r#"{"title":"x"}"#).unwrap().status)
+                    .collect()
+            }
+        };
+        let writers: Vec<_> = roles.iter().cycle().take(6).map(|role| scope.spawn(write(role.addr))).collect();
+        writers.into_iter().flat_map(|writer: std::thread::ScopedJoinHandle<Vec<u16>>| writer.join().unwrap()).collect()
+    });
+    assert!(statuses.iter().all(|status| *status == 201), "{statuses:?}");
+    let stats = send(roles[0].addr, "GET", "/api/v1/tasks/stats", &headers, "").unwrap();
+    assert_eq!(stats.body["total"], 240);
+}
+
+#[test]
 fn a_role_ends_when_it_is_told_although_a_connection_lies_idle() {
     let folder = TempDir::new().unwrap();
     let mut role = start(config("monolith", Some(sqlite(&folder)("app"))));
