@@ -21,6 +21,16 @@ pub fn unsteady(rates: &[f64]) -> Option<String> {
     drift(rates, mean).or_else(|| late_change(rates, mean))
 }
 
+/// Why a latency by second has no level: it grows over the window by as much as its mean, significantly. None when it
+/// has, or when fewer than 8 seconds leave it open. The margin is wide because latencies vary much more than rates.
+pub fn falls_behind(latencies: &[f64]) -> Option<String> {
+    let mean = stats::mean(latencies)?;
+    let length = latencies.len() as f64;
+    let line = stats::newey_west_slope(latencies).filter(|_| latencies.len() >= LEAST_SECONDS)?;
+    let grows = line.slope * length >= mean && line.slope > stats::t_quantile(0.995, length - 2.0) * line.se;
+    grows.then(|| format!("mean latency grows by {:.0} ms a second: the system falls behind", line.slope))
+}
+
 fn drift(rates: &[f64], mean: f64) -> Option<String> {
     let line = stats::newey_west_slope(rates)?;
     let length = rates.len() as f64;
@@ -93,6 +103,14 @@ mod tests {
     #[test]
     fn a_rate_that_breaks_in_is_not_steady() {
         assert!(unsteady(&noisy(|second| if second < 14 { 100.0 } else { 50.0 }, 0.01, 1)).is_some());
+    }
+
+    #[test]
+    fn a_latency_that_only_grows_means_falling_behind() {
+        let why = falls_behind(&noisy(|second| 10.0 + 100.0 * second as f64, 0.05, 1));
+        assert!(why.as_ref().is_some_and(|why| why.starts_with("mean latency grows by ")), "{why:?}");
+        let level = (0..200).filter(|seed| falls_behind(&noisy(|_| 10.0, 0.3, *seed)).is_some()).count();
+        assert!(level <= 4, "{level} of 200");
     }
 
     #[test]
