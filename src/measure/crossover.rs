@@ -7,8 +7,8 @@ use crate::measure::study::mean;
 use crate::measure::{CellSummary, Crossover, Curve, Interval, stats};
 use crate::verdict::{self, three};
 
-/// Draws behind an interval.
-const DRAWS: usize = 4_000;
+/// Draws behind an interval; fewer in debug tests.
+const DRAWS: usize = if cfg!(test) { 1_000 } else { 4_000 };
 
 /// The values of both curves at one level, one a trial, all above zero.
 #[derive(Clone, Debug)]
@@ -279,12 +279,13 @@ mod tests {
         let (a, b) = ([1.0, 1.0, 1.0, 1.0], [1.0_f64, 0.5, -0.25, -0.5].map(f64::exp));
         let truth = (16_f64.ln() + (64_f64 / 16.0).ln() * 2.0 / 3.0).exp();
         let mut rng = kit::rng(1, "test");
-        let covered = (0..100).filter(|_| {
+        let covered = (0..60).filter(|_| {
             let difference = Difference::of(&pairs(&a, &b, 0.05, 3, &mut rng)).unwrap();
             difference.crossing(-1.0, &mut rng).0.is_some_and(|at| at.low <= truth && truth <= at.high)
         });
         let covered = covered.count();
-        assert!(covered >= 89, "{covered} of 100 intervals cover {truth}");
+        // 95 % of 60 is 57; 51 or fewer would be rarer than one in a hundred.
+        assert!(covered >= 52, "{covered} of 60 intervals cover {truth}");
     }
 
     #[test]

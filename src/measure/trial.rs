@@ -250,8 +250,8 @@ fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
     }
     let first = by_second.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
     let last = by_second.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
-    let row = |second: u32| {
-        let ops = by_second.get(&second).cloned().unwrap_or_default();
+    let mut row = |second: u32| {
+        let ops = by_second.remove(&second).unwrap_or_default();
         SecondSummary {
             second,
             measured: record.window.contains(&second),
@@ -263,7 +263,7 @@ fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
             latency: spread(&ops.total),
         }
     };
-    (first..last).map(row).collect()
+    (first..last).map(&mut row).collect()
 }
 
 #[cfg(test)]
