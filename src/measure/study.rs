@@ -438,6 +438,17 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_says_where_operations_did_not_end_well_and_what_was_left_out() {
+        let mut trials: Vec<TrialSummary> =
+            [4, 16].map(|users| trial(&Made { users, errors: users as f64 / 8.0, ..Made::default() })).to_vec();
+        trials.push(TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..trials[0].clone() });
+        let answer = summarize_study(&experiment(Duration::ZERO), &trials).answer;
+        let end =
+            "Operations that did not end well: 2 % of monolith at 16 users. 1 of 3 trials are invalid and left out.";
+        assert!(answer.ends_with(end), "{answer}");
+    }
+
+    #[test]
     fn a_curve_is_named_by_what_tells_it_apart() {
         let with = |replicas: i64| {
             let mut levels = crate::measure::samples::levels("microservices", 1);

@@ -369,7 +369,7 @@ mod tests {
             sigma += inside(fitted.sigma, truth.sigma);
             peak += inside(fitted.n_max.unwrap(), truth.n_max().unwrap());
         }
-        // 95 % of 40 is 38; 34 or fewer happen once in 20 times 20.
+        // 95 % of 40 is 38; 33 or fewer would be about one in two hundred.
         assert!(sigma >= 34 && peak >= 34, "σ {sigma}, N_max {peak} of {runs}");
     }
 
