@@ -16,6 +16,8 @@ pub mod crossover;
 pub mod efficiency;
 pub mod guards;
 pub mod knee;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod search;
 pub mod stats;
 pub mod steady;

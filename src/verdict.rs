@@ -373,3 +373,74 @@ fn conclude(decisions: Vec<(String, Decision)>, invalid: usize, any: bool, guard
     };
     Verdict { verdict, which, why, guards, invalid }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Slo, String> {
+        Slo::try_from(text.to_owned())
+    }
+
+    #[test]
+    fn what_can_be_written() {
+        let cases = [
+            ("p95 <= 250ms", "latency_p95_ms", Op::AtMost, 250.0),
+            ("p99.9<1.5s", "latency_p999_ms", Op::Below, 1_500.0),
+            ("mean <= 800us", "latency_avg_ms", Op::AtMost, 0.8),
+            ("wait p95 <= 10ms", "wait_p95_ms", Op::AtMost, 10.0),
+            ("work max < 1s", "work_max_ms", Op::Below, 1_000.0),
+            ("errors <= 1%", "error_rate", Op::AtMost, 1.0),
+            ("wrong <= 0.001", "wrong_rate", Op::AtMost, 0.1),
+            ("goodput >= 500/s", "goodput_rps", Op::AtLeast, 500.0),
+            ("throughput > 1.5/s", "throughput_rps", Op::Above, 1.5),
+        ];
+        for (text, key, op, limit) in cases {
+            assert_eq!(parse(text), Ok(Slo { text: text.to_owned(), key: key.to_owned(), op, limit }));
+        }
+    }
+
+    #[test]
+    fn what_cannot_says_what_can() {
+        let cases = [
+            ("p95 250ms", "it has no comparison"),
+            ("p96 <= 1ms", "unknown metric \"p96\"; there are p50, p90"),
+            ("p95 <= 250", "\"250\" is not a duration with its unit"),
+            ("p95 <= -1ms", "\"-1ms\" is not a duration"),
+            ("errors <= 5", "\"5\" is more than everything; write 5%"),
+            ("goodput >= 500", "\"500\" is not a rate, such as 500/s"),
+            ("wait errors <= 1%", "wait is a duration and goes with"),
+            ("", "it has no comparison"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_objective_is_stored_as_it_was_written() {
+        let slo: Slo = serde_json::from_str("\"p95  <=  250ms\"").unwrap();
+        assert_eq!(serde_json::to_string(&slo).unwrap(), "\"p95  <=  250ms\"");
+    }
+
+    #[test]
+    fn three_digits_are_shown_without_zeros() {
+        for (value, text) in
+            [(0.0, "0"), (12.04, "12"), (0.012345, "0.0123"), (1234.5, "1234"), (2.6, "2.6"), (100.0, "100")]
+        {
+            assert_eq!(three(value), text);
+        }
+    }
+
+    #[test]
+    fn a_single_run_is_judged_by_its_value() {
+        use crate::measure::samples::{Made, trial};
+        let run = trial(&Made { p95: 20.0, ..Made::default() });
+        let word = |text: &str| judge_one(&[parse(text).unwrap()], &run).verdict;
+        assert_eq!((word("p95 <= 20ms"), word("p95 < 20ms")), (Word::Pass, Word::Fail));
+        let failed = TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..run };
+        let verdict = judge_one(&[parse("p95 <= 20ms").unwrap()], &failed);
+        assert_eq!((verdict.verdict, exit_code(&verdict, true)), (Word::Unknown, 3));
+    }
+}

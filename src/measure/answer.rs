@@ -3,7 +3,8 @@
 //! One rule: it says no more than the intervals do, and says what cannot be concluded.
 
 use crate::measure::crossover::figure;
-use crate::measure::{Curve, Fitted, SearchSummary, StudySummary};
+use crate::measure::study::mean;
+use crate::measure::{CellSummary, Curve, Fitted, SearchSummary, StudySummary};
 use crate::verdict::three;
 
 /// A sentence or two that a stranger understands.
@@ -18,7 +19,27 @@ pub fn answer(study: &StudySummary, find: Option<crate::experiment::Find>) -> St
         (None, [_, _]) if !study.crossovers.is_empty() => pair(study),
         (None, several) => ranking(several, x),
     };
-    format!("{text}.")
+    let notes = [errors(&measured, x), invalid(study)].into_iter().flatten();
+    notes.fold(format!("{text}."), |text, note| format!("{text} {note}."))
+}
+
+/// Latencies leave refusals out, so an answer about them must say where many operations did not end well.
+fn errors(curves: &[&Curve], x: &str) -> Option<String> {
+    let rate = |cell: &CellSummary| mean(cell, "error_rate").filter(|percent| *percent >= 1.0);
+    let worst = |curve: &&Curve| {
+        let cells = curve.cells.iter().filter_map(|cell| Some((rate(cell)?, cell)));
+        let (percent, cell) = cells.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let place = if x.is_empty() { String::new() } else { format!(" at {} {x}", cell.x) };
+        Some(format!("{} % of {}{place}", three(percent), curve.label))
+    };
+    let told: Vec<String> = curves.iter().filter_map(worst).collect();
+    (!told.is_empty()).then(|| format!("Operations that did not end well: {}", told.join(", ")))
+}
+
+fn invalid(study: &StudySummary) -> Option<String> {
+    let cells = || study.curves.iter().flat_map(|curve| &curve.cells);
+    let (valid, invalid) = cells().fold((0, 0), |(valid, invalid), cell| (valid + cell.valid, invalid + cell.invalid));
+    (valid > 0 && invalid > 0).then(|| format!("{invalid} of {} trials are invalid and left out", valid + invalid))
 }
 
 fn searched(search: &SearchSummary, find: Option<crate::experiment::Find>) -> String {

@@ -7,8 +7,8 @@ use crate::measure::study::mean;
 use crate::measure::{CellSummary, Crossover, Curve, Interval, stats};
 use crate::verdict::{self, three};
 
-/// Draws behind an interval.
-const DRAWS: usize = 4_000;
+/// Draws behind an interval; fewer in debug tests.
+const DRAWS: usize = if cfg!(test) { 1_000 } else { 4_000 };
 
 /// The values of both curves at one level, one a trial, all above zero.
 #[derive(Clone, Debug)]
@@ -136,12 +136,7 @@ fn undecided(metric: &str, a: &Curve, b: &Curve, x: &str, why: String) -> Crosso
         b: b.label.clone(),
         at: None,
         probability: 0.0,
-        statement: format!(
-            "Whether {} or {} is better in {} cannot be concluded: {why}",
-            a.label,
-            b.label,
-            name(metric)
-        ),
+        statement: inconclusive(metric, a, b, x, &why),
         unknown: Some(why),
     }
 }
@@ -265,4 +260,61 @@ fn no_difference(metric: &str, first: &Curve, second: &Curve, x: &str, d: &Diffe
         first.label,
         second.label
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pairs(a: &[f64], b: &[f64], cv: f64, trials: usize, rng: &mut kit::Rng) -> Vec<Pair> {
+        let mut draw = |mean: f64| (0..trials).map(|_| mean * (cv * stats::normal(rng)).exp()).collect::<Vec<_>>();
+        let x = [4.0, 16.0, 64.0, 128.0];
+        x.iter().zip(a.iter().zip(b)).map(|(&x, (&a, &b))| Pair { x, a: draw(a), b: draw(b) }).collect()
+    }
+
+    #[test]
+    fn the_interval_of_a_crossover_covers_it() {
+        // d = ln a − ln b is −1, −0.5, 0.25, 0.5: zero lies two thirds of the way from ln 16 to ln 64.
+        let (a, b) = ([1.0, 1.0, 1.0, 1.0], [1.0_f64, 0.5, -0.25, -0.5].map(f64::exp));
+        let truth = (16_f64.ln() + (64_f64 / 16.0).ln() * 2.0 / 3.0).exp();
+        let mut rng = kit::rng(1, "test");
+        let covered = (0..60).filter(|_| {
+            let difference = Difference::of(&pairs(&a, &b, 0.05, 3, &mut rng)).unwrap();
+            difference.crossing(-1.0, &mut rng).0.is_some_and(|at| at.low <= truth && truth <= at.high)
+        });
+        let covered = covered.count();
+        // 95 % of 60 is 57; 51 or fewer would be rarer than one in a hundred.
+        assert!(covered >= 52, "{covered} of 60 intervals cover {truth}");
+    }
+
+    #[test]
+    fn equal_curves_show_no_difference() {
+        let mut rng = kit::rng(2, "test");
+        let claims = (0..200).filter(|_| {
+            let difference = Difference::of(&pairs(&[10.0; 4], &[10.0; 4], 0.05, 3, &mut rng)).unwrap();
+            difference.shown().iter().any(|sign| *sign != 0)
+        });
+        let claims = claims.count();
+        assert!(claims <= 20, "{claims} of 200 pairs of equal curves are told apart");
+    }
+
+    #[test]
+    fn one_trial_a_cell_has_no_spread() {
+        assert!(Difference::of(&pairs(&[1.0; 4], &[2.0; 4], 0.1, 1, &mut kit::rng(1, "test"))).is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn exchanging_the_curves_changes_only_the_sign(seed in 0..1000_u64) {
+            let pairs = pairs(&[1.0, 1.0, 1.0, 1.0], &[2.0, 1.5, 0.8, 0.5], 0.05, 3, &mut kit::rng(seed, "test"));
+            let swapped: Vec<Pair> = pairs.iter().map(|p| Pair { x: p.x, a: p.b.clone(), b: p.a.clone() }).collect();
+            let (one, other) = (Difference::of(&pairs).unwrap(), Difference::of(&swapped).unwrap());
+            prop_assert!(one.d.iter().zip(&other.d).all(|(a, b)| (a + b).abs() < 1e-12));
+            prop_assert_eq!(one.shown(), other.shown().iter().map(|sign| -sign).collect::<Vec<_>>());
+            let place = |d: &Difference, from| first_crossing(&d.x, &d.d, from).unwrap_or(0.0);
+            prop_assert!((place(&one, -1.0) - place(&other, 1.0)).abs() < 1e-9);
+        }
+    }
 }

@@ -16,7 +16,7 @@ const BUSY: f64 = 0.8;
 pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
     let mut guards = Vec::new();
     guards.extend(generator_limited(record, summary));
-    guards.extend(not_steady(summary));
+    guards.extend(not_steady(record, summary));
     guards.extend(replicas_unsampled(record, summary));
     guards.extend(too_few_ops(summary));
     guards
@@ -92,12 +92,18 @@ fn mean_busy(record: &TrialRecord, who: &Participant) -> Option<f64> {
     stats::mean(&samples.into_iter().map(|(_, share)| share).collect::<Vec<_>>())
 }
 
-fn not_steady(summary: &TrialSummary) -> Option<Guard> {
-    let measured = summary.seconds.iter().filter(|second| second.measured);
-    let ended: Vec<f64> = measured.map(|s| (s.ok + s.failed + s.wrong) as f64).collect();
-    let why = steady::unsteady(&ended)?;
+/// In a closed loop the rate tells whether the system is level. In an open loop the schedule sets the rate, and a system
+/// that falls behind shows in its latency.
+fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let measured = || summary.seconds.iter().filter(|second| second.measured);
+    let why = match record.load {
+        LoadPlan::Closed { .. } => {
+            steady::unsteady(&measured().map(|s| (s.ok + s.failed + s.wrong) as f64).collect::<Vec<_>>())
+        }
+        LoadPlan::Open { .. } => steady::falls_behind(&measured().filter_map(|s| s.latency.avg).collect::<Vec<_>>()),
+    }?;
     let advice =
-        "warm up longer (--warmup) and measure longer (--duration); a rate that only falls has no steady state";
+        "warm up longer (--warmup) and measure longer (--duration); a system that falls behind has no steady state";
     Some(guard("not-steady", &["throughput", "latency"], &summary.name, why, advice))
 }
 

@@ -176,3 +176,63 @@ pub fn welch_log_ratio(a: &[f64], b: &[f64]) -> Option<LogRatio> {
     let df = if sum > 0.0 { sum.powi(2) / (var_a.powi(2) / df_a + var_b.powi(2) / df_b) } else { df_a + df_b };
     Some(LogRatio { log: log_b - log_a, se: sum.sqrt(), df })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantiles_of_t_are_those_of_the_tables() {
+        for (p, df, expected) in [(0.975, 2.0, 4.302_653), (0.975, 4.0, 2.776_445), (0.95, 10.0, 1.812_461)] {
+            assert!((t_quantile(p, df) - expected).abs() < 1e-5, "t({p}, {df}) = {}", t_quantile(p, df));
+        }
+        assert!((t_two_sided(2.776_445, 4.0) - 0.05).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_interval_of_three_values_is_the_one_by_hand() {
+        // s = 1, so the half is 4.302653/√3.
+        let interval = t_interval(&[1.0, 2.0, 3.0]).unwrap();
+        assert!((interval.high - (2.0 + 4.302_653 / 3_f64.sqrt())).abs() < 1e-5, "{interval:?}");
+        assert_eq!(t_interval(&[1.0]), None);
+    }
+
+    #[test]
+    fn a_straight_line_has_its_slope_and_no_error() {
+        let line = newey_west_slope(&[1.0, 3.0, 5.0, 7.0, 9.0]).unwrap();
+        assert!((line.slope - 2.0).abs() < 1e-12 && line.se < 1e-9, "{line:?}");
+    }
+
+    #[test]
+    fn autocorrelation_widens_the_spread_of_a_mean() {
+        let runs: Vec<f64> = (0..40).map(|t| if t / 10 % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        assert!(long_run_variance(&runs) > 3.0 * variance(&runs).unwrap());
+    }
+
+    #[test]
+    fn draws_have_the_spread_of_their_distribution() {
+        let mut rng = kit::rng(1, "test");
+        let mut draws: Vec<f64> = (0..20_000).map(|_| student_t(&mut rng, 4)).collect();
+        draws.sort_by(f64::total_cmp);
+        assert!((quantile_sorted(&draws, 0.975) - 2.776).abs() < 0.15, "{}", quantile_sorted(&draws, 0.975));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn an_interval_holds_its_mean_and_scales_with_its_values(values in proptest::collection::vec(0.1..1e6_f64, 2..9)) {
+            let interval = t_interval(&values).unwrap();
+            prop_assert!(interval.low <= interval.estimate && interval.estimate <= interval.high);
+            let doubled = t_interval(&values.iter().map(|value| 2.0 * value).collect::<Vec<_>>()).unwrap();
+            prop_assert!((doubled.high - 2.0 * interval.high).abs() <= 1e-9 * interval.high.abs().max(1.0));
+        }
+
+        #[test]
+        fn a_log_ratio_turns_its_sign_with_its_sides(a in proptest::collection::vec(1.0..100.0_f64, 2..6), b in proptest::collection::vec(1.0..100.0_f64, 2..6)) {
+            let (one, other) = (welch_log_ratio(&a, &b).unwrap(), welch_log_ratio(&b, &a).unwrap());
+            prop_assert!((one.log + other.log).abs() < 1e-12 && (one.se - other.se).abs() < 1e-12);
+            prop_assert!((one.low() + other.high()).abs() < 1e-6);
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::verdict;
 pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> StudySummary {
     let x = x_factor(experiment);
     let think_s = think(experiment);
-    let mut curves = curves(trials, x.as_deref());
+    let mut curves = curves(experiment, trials, x.as_deref());
     for curve in &mut curves {
         client_bound(curve, think_s);
         if let Some(x) = &x {
@@ -59,9 +59,14 @@ fn fits(curve: &mut Curve, x: &str, think_s: f64, seed: u64) {
     let over = if thinking { "operations in the system (throughput × response time)" } else { x };
     curve.usl = match x {
         "rate" => Fitted::None("the law is over users or workers, not over an offered rate".to_owned()),
-        _ => usl::summarize(&by_n, over, seed, usl::DRAWS).map_or_else(Fitted::None, Fitted::Fit),
+        _ => usl::summarize(&by_n, over, seed, draws(usl::DRAWS)).map_or_else(Fitted::None, Fitted::Fit),
     };
-    curve.knee = knee::summarize(&by_x, seed, knee::DRAWS).map_or_else(Fitted::None, Fitted::Fit);
+    curve.knee = knee::summarize(&by_x, seed, draws(knee::DRAWS)).map_or_else(Fitted::None, Fitted::Fit);
+}
+
+/// Fewer in tests of this module, which are not about the intervals.
+fn draws(full: usize) -> usize {
+    if cfg!(test) { full / 10 } else { full }
 }
 
 /// Each pair of curves, in what users feel and in what the system does.
@@ -94,7 +99,7 @@ pub fn think(experiment: &Experiment) -> f64 {
     experiment.scenario.as_ref().and_then(of_steps).unwrap_or(think.as_secs_f64())
 }
 
-fn curves(trials: &[TrialSummary], x: Option<&str>) -> Vec<Curve> {
+fn curves(experiment: &Experiment, trials: &[TrialSummary], x: Option<&str>) -> Vec<Curve> {
     let mut by_levels: Vec<(Levels, Vec<&TrialSummary>)> = Vec::new();
     for trial in trials {
         let mut fixed = trial.levels.clone();
@@ -106,7 +111,13 @@ fn curves(trials: &[TrialSummary], x: Option<&str>) -> Vec<Curve> {
             None => by_levels.push((fixed, vec![trial])),
         }
     }
-    by_levels.sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal));
+    // In the order in which the experiment names them, not in the seeded order of running.
+    by_levels.sort_by_key(|(levels, _)| {
+        let place = |(name, level): (&String, &Level)| {
+            experiment.factors.get(name).and_then(|all| all.iter().position(|known| known == level))
+        };
+        levels.iter().map(place).collect::<Vec<_>>()
+    });
     let varying = varying(&by_levels);
     let curve = |(levels, group): (Levels, Vec<&TrialSummary>)| {
         let label = label(&levels, &varying);
@@ -338,4 +349,172 @@ fn study_guards(curves: &[Curve]) -> Vec<Guard> {
         });
     }
     guards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::{Made, experiment, trial};
+    use crate::verdict::{Decision, Slo, Word, decide, exit_code, judge};
+
+    /// Three trials a cell, 2 % apart, of both architectures; p95 and goodput by users.
+    fn study(think_ms: u64, of: impl Fn(&str, i64) -> (f64, f64)) -> (Experiment, StudySummary) {
+        let mut trials = Vec::new();
+        for architecture in ["monolith", "microservices"] {
+            for users in [4, 16, 64, 128] {
+                let (p95, goodput) = of(architecture, users);
+                for shake in [0.98, 1.0, 1.02] {
+                    let made = Made { architecture, users, p95: p95 * shake, goodput: goodput * shake, errors: 0.0 };
+                    trials.push(trial(&made));
+                }
+            }
+        }
+        let experiment = experiment(Duration::from_millis(think_ms));
+        let summary = summarize_study(&experiment, &trials);
+        (experiment, summary)
+    }
+
+    fn monolith_ahead(architecture: &str, users: i64) -> (f64, f64) {
+        let slower = if architecture == "monolith" { 1.0 } else { 2.6 };
+        (slower * (8.0 + users as f64 / 32.0), 50.0 * users as f64 / slower)
+    }
+
+    #[test]
+    fn an_architecture_that_is_always_ahead_is_never_overtaken() {
+        let (_, study) = study(0, monolith_ahead);
+        assert_eq!(study.x.as_deref(), Some("users"));
+        assert!(
+            study.answer.starts_with(
+                "Up to 128 users, monolith answers faster: p95 12 ms (11.4–12.6) against 31.2 ms (29.6–32.8) (× 2.6) at 128 users; \
+                 microservices does not overtake it in the tested range."
+            ),
+            "{}",
+            study.answer
+        );
+    }
+
+    #[test]
+    fn a_crossover_is_told_with_its_interval() {
+        let (_, study) = study(0, |architecture, users| match architecture {
+            "monolith" => (users as f64, 100.0),
+            _ => (20.0, 100.0),
+        });
+        let found = study.crossovers.iter().find(|crossover| crossover.metric == "latency_p95_ms").unwrap();
+        let at = found.at.unwrap();
+        assert!(at.low < 20.0 && 20.0 < at.high && found.probability > 0.99, "{found:?}");
+        assert_eq!((found.a.as_str(), found.b.as_str()), ("monolith", "microservices"));
+        assert!(
+            study.answer.starts_with("Monolith answers faster up to about 20 users (95 % interval 1"),
+            "{}",
+            study.answer
+        );
+    }
+
+    #[test]
+    fn equal_architectures_show_no_difference() {
+        let (_, study) = study(0, |_, users| (users as f64, 100.0));
+        assert!(study.answer.starts_with("From 4 to 128 users, no difference in p95"), "{}", study.answer);
+    }
+
+    #[test]
+    fn users_that_set_the_rate_leave_throughput_undecided_and_latency_not() {
+        // 1 s of think time and answers in milliseconds: every user does about one operation a second.
+        let (_, study) =
+            study(1_000, |architecture, users| (monolith_ahead(architecture, users).0, users as f64 * 0.99));
+        let of = |metric: &str| study.crossovers.iter().find(|crossover| crossover.metric == metric).unwrap();
+        assert!(of("goodput_rps").unknown.as_ref().is_some_and(|why| why.starts_with("client-bound")));
+        assert_eq!(of("latency_p95_ms").unknown, None);
+        let bound = study.curves.iter().flat_map(|curve| &curve.cells).filter(|cell| !cell.guards.is_empty());
+        assert_eq!(bound.count(), 6, "the smallest level of each curve is not looked at");
+    }
+
+    #[test]
+    fn one_trial_a_cell_gives_no_interval_and_says_so() {
+        let experiment = experiment(Duration::ZERO);
+        let trials: Vec<TrialSummary> = [4, 16].map(|users| trial(&Made { users, ..Made::default() })).to_vec();
+        let study = summarize_study(&experiment, &trials);
+        assert_eq!(study.curves[0].cells[0].metrics["goodput_rps"].low, None);
+        assert!(study.guards.iter().any(|guard| guard.id == "one-trial"));
+    }
+
+    #[test]
+    fn an_answer_says_where_operations_did_not_end_well_and_what_was_left_out() {
+        let mut trials: Vec<TrialSummary> =
+            [4, 16].map(|users| trial(&Made { users, errors: users as f64 / 8.0, ..Made::default() })).to_vec();
+        trials.push(TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..trials[0].clone() });
+        let answer = summarize_study(&experiment(Duration::ZERO), &trials).answer;
+        let end =
+            "Operations that did not end well: 2 % of monolith at 16 users. 1 of 3 trials are invalid and left out.";
+        assert!(answer.ends_with(end), "{answer}");
+    }
+
+    #[test]
+    fn a_curve_is_named_by_what_tells_it_apart() {
+        let with = |replicas: i64| {
+            let mut levels = crate::measure::samples::levels("microservices", 1);
+            levels.remove("users");
+            levels.insert("replicas".to_owned(), Level::Int(replicas));
+            levels.insert("batch".to_owned(), Level::Int(64));
+            levels
+        };
+        assert_eq!(label(&with(3), &["replicas".to_owned()]), "microservices × 3");
+        assert_eq!(label(&with(3), &["batch".to_owned()]), "microservices, batch=64");
+        assert_eq!(label(&Levels::new(), &[]), "all");
+    }
+
+    #[test]
+    fn an_objective_is_decided_by_the_whole_interval() {
+        let (_, study) = study(0, |_, _| (250.0, 100.0));
+        let cell = &study.curves[0].cells[0];
+        let check = |text: &str| decide(&Slo::try_from(text.to_owned()).unwrap(), cell);
+        assert_eq!(check("p95 <= 300ms"), Decision::Pass);
+        assert_eq!(check("p95 <= 0.2s"), Decision::Fail);
+        assert_eq!(check("p95 <= 255ms"), Decision::Unknown("the interval 238–262 ms spans 255 ms".to_owned()));
+        assert_eq!(check("errors <= 1%"), Decision::Pass);
+        assert_eq!(
+            check("p99.9 <= 1s"),
+            Decision::Unknown("too-few-ops: only 1000 operations stand behind it".to_owned())
+        );
+        assert_eq!(check("goodput >= 50/s"), Decision::Pass);
+    }
+
+    #[test]
+    fn a_study_fails_where_a_cell_fails_and_an_invalid_trial_leaves_it_unknown() {
+        let (mut experiment, passing) = study(0, monolith_ahead);
+        let word = |experiment: &Experiment, study: &StudySummary| {
+            let verdict = judge(experiment, study);
+            (verdict.verdict, exit_code(&verdict, false))
+        };
+        assert_eq!(word(&experiment, &passing), (Word::Pass, 0));
+        experiment.slo = vec![Slo::try_from("p95 <= 20ms".to_owned()).unwrap()];
+        assert_eq!(word(&experiment, &passing), (Word::Fail, 1));
+        assert_eq!(judge(&experiment, &passing).which[0], "p95 <= 20ms at microservices, users 4");
+        experiment.slo.clear();
+        let mut broken = passing;
+        broken.curves[0].cells[0].invalid = 1;
+        assert_eq!(word(&experiment, &broken), (Word::Unknown, 3));
+    }
+
+    #[test]
+    fn a_summary_survives_json() {
+        let (_, study) = study(20, monolith_ahead);
+        let text = serde_json::to_string(&study).unwrap();
+        let back: StudySummary = serde_json::from_str(&text).unwrap();
+        assert_eq!((back.answer, back.guards), (study.answer, study.guards));
+        assert_eq!(back.curves[1].cells[2].levels, study.curves[1].cells[2].levels);
+    }
+
+    #[test]
+    fn a_search_is_summarised_by_its_bracket() {
+        let mut experiment = experiment(Duration::ZERO);
+        experiment.slo = vec![Slo::try_from("p95 <= 100ms".to_owned()).unwrap()];
+        let find = crate::experiment::Find::Capacity;
+        experiment.search =
+            Some(crate::experiment::Search { factor: "users".into(), find, between: (1, 64), within: 0.05 });
+        let trials: Vec<TrialSummary> =
+            [1, 8, 64].map(|users| trial(&Made { users, p95: 10.0 * users as f64, ..Made::default() })).to_vec();
+        let study = summarize_study(&experiment, &trials);
+        assert_eq!(study.answer, "monolith meets the objectives up to 8 users and fails at 64.");
+        assert_eq!(judge(&experiment, &study).verdict, Word::Pass);
+    }
 }

@@ -250,8 +250,8 @@ fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
     }
     let first = by_second.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
     let last = by_second.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
-    let row = |second: u32| {
-        let ops = by_second.get(&second).cloned().unwrap_or_default();
+    let mut row = |second: u32| {
+        let ops = by_second.remove(&second).unwrap_or_default();
         SecondSummary {
             second,
             measured: record.window.contains(&second),
@@ -263,5 +263,116 @@ fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
             latency: spread(&ops.total),
         }
     };
-    (first..last).map(row).collect()
+    (first..last).map(&mut row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::{gauge as samples, op, participant, record};
+    use kit::Outcome;
+
+    fn guard_ids(summary: &TrialSummary) -> Vec<String> {
+        summary.guards.iter().map(|guard| guard.id.clone()).collect()
+    }
+
+    #[test]
+    fn only_the_window_enters_a_number_and_every_second_is_kept() {
+        let mut record = record(200, 20);
+        (0..5_000).for_each(|_| record.ops[0].record(&op(Outcome::Ok, 200, 900)));
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.total_requests, summary.goodput_rps, summary.seconds.len()), (2_000, Some(200.0), 12));
+        assert!((summary.latency_p95_ms.unwrap() - 20.0).abs() < 0.05, "{:?}", summary.latency_p95_ms);
+        assert_eq!(summary.seconds[0].offered, 5_200);
+        assert!(summary.valid && summary.guards.is_empty(), "{:?}", summary.guards);
+    }
+
+    #[test]
+    fn a_trial_in_which_nothing_was_answered_is_invalid_and_has_no_error_rate() {
+        let mut record = record(0, 0);
+        (0..7).for_each(|_| record.ops[5].record(&op(Outcome::Failed, 0, 1)));
+        record.ops[5].errors.insert("connection refused".to_owned(), 7);
+        let summary = summarize_trial(&record);
+        let why = "no operation completed: 7 were tried, and the commonest error (7 times) is connection refused";
+        assert_eq!((summary.valid, summary.invalid.as_deref(), summary.error_rate), (false, Some(why), None));
+        assert_eq!(summary.null_reasons["error_rate"], why);
+        assert_eq!(summary.null_reasons["latency_p95_ms"], why);
+    }
+
+    #[test]
+    fn a_system_that_refuses_everything_was_measured_all_the_same() {
+        let mut record = record(0, 0);
+        (0..50).for_each(|_| record.ops[5].record(&op(Outcome::Failed, 503, 1)));
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.valid, summary.error_rate, summary.goodput_rps), (true, Some(100.0), Some(0.0)));
+        assert!(summary.null_reasons["latency_p95_ms"].starts_with("all 50 operations failed"));
+    }
+
+    #[test]
+    fn a_failure_makes_a_trial_invalid() {
+        let record = TrialRecord { failure: Some("gateway ended".to_owned()), ..record(100, 1) };
+        assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("gateway ended"));
+    }
+
+    #[test]
+    fn cpu_is_the_sum_over_the_replicas_under_test() {
+        let mut record = record(100, 1);
+        record.participants =
+            vec![participant("task", 1, true), participant("task", 2, true), participant("load", 1, false)];
+        record.series =
+            [samples("cpu", "task", 1, 0.5), samples("cpu", "task", 2, 0.25), samples("cpu", "load", 1, 9.0)].concat();
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.total_cpu_units, summary.rps_per_cpu_unit), (Some(0.75), Some(100.0 / 0.75)));
+        assert_eq!(summary.replicas[0].samples, 10);
+    }
+
+    #[test]
+    fn a_replica_without_samples_makes_the_sum_null_and_never_smaller() {
+        let mut record = record(100, 1);
+        record.participants = vec![participant("task", 1, true), participant("task", 2, true)];
+        record.series = samples("cpu", "task", 1, 0.5);
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.total_cpu_units, summary.rps_per_cpu_unit), (None, None));
+        assert!(summary.null_reasons["total_cpu_units"].starts_with("CPU of task 2 is unknown"));
+        assert_eq!(guard_ids(&summary), ["replicas-unsampled"]);
+    }
+
+    #[test]
+    fn every_null_of_a_published_key_has_its_reason() {
+        let summary = summarize_trial(&TrialRecord { window: 3..3, ..record(10, 1) });
+        let json = serde_json::to_value(&summary).unwrap();
+        let optional = ["users", "invalid"];
+        for (key, value) in
+            json.as_object().unwrap().iter().filter(|(key, value)| value.is_null() && !optional.contains(&key.as_str()))
+        {
+            assert!(summary.null_reasons.contains_key(key), "{key} is {value} without a reason");
+        }
+        assert!(!summary.valid);
+    }
+
+    #[test]
+    fn a_busy_generator_and_a_late_one_are_told() {
+        let mut record = record(100, 1);
+        record.participants = vec![participant("load", 1, false)];
+        record.series = samples("thread_busy", "load", 1, 0.97);
+        let summary = summarize_trial(&record);
+        assert_eq!(guard_ids(&summary), ["generator-limited"]);
+        assert_eq!(summary.guards[0].what, "the busiest thread of load 1 used 97 % of a CPU");
+    }
+
+    #[test]
+    fn an_open_schedule_that_was_not_kept_is_the_generators_limit() {
+        let stage = crate::load::Stage { duration: None, from_per_s: 120.0, to_per_s: 120.0 };
+        let load = LoadPlan::Open { stages: vec![stage], poisson: false, connections: 10 };
+        let summary = summarize_trial(&TrialRecord { load, ..record(100, 1) });
+        assert_eq!(guard_ids(&summary), ["generator-limited"]);
+        assert_eq!(summary.guards[0].what, "83.3 % of the planned 1200 operations were started");
+    }
+
+    #[test]
+    fn few_operations_touch_only_the_percentiles_they_cannot_bear() {
+        let summary = summarize_trial(&record(50, 1));
+        assert_eq!(summary.guards.iter().map(|g| g.touches[0].as_str()).collect::<Vec<_>>(), ["latency_p99"]);
+        assert_eq!(summary.guards[0].what, "500 operations stand behind the p99, which needs 1000");
+    }
 }
