@@ -234,6 +234,7 @@ mod tests {
         expect![[r#"
             Method,Name,Error,Occurrences,First Seen,Last Seen
             GET,/tasks,"status 503, ""busy""",3,1700000002,1700000007
-        "#]].assert_eq(&failures_csv(&ops, &get, 1_700_000_000));
+        "#]]
+        .assert_eq(&failures_csv(&ops, &get, 1_700_000_000));
     }
 }

@@ -150,14 +150,11 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     }
     let caption = match input.study.curves.len() {
         0 | 1 => input.study.answer.clone(),
-        _ => "Left, lower is better; right, higher is better. Where two curves cross, the better choice changes; \
+        _ => "Which is better, and from where on? Left, lower is better; right, higher is better. Where two curves cross, the better choice changes; \
               the shaded stretch is the 95 % interval of the place."
             .to_owned(),
     };
-    let title = match input.study.curves.len() {
-        0 | 1 => format!("Latency and goodput {}", against(input)),
-        _ => format!("Which is better, and from where on? {}", sentence(&against(input))),
-    };
+    let title = format!("Latency and goodput {}", against(input));
     let mut figure = finish(input, "crossover_analysis", &title, &caption, panels, &[P95, GOODPUT]);
     let statements = input.study.crossovers.iter().map(|crossover| crossover.statement.clone());
     let mut notes: Vec<String> = Vec::new();
@@ -169,11 +166,6 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     notes.append(&mut figure.notes);
     figure.notes = notes;
     figure
-}
-
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn same_metric(named: &str, key: &str) -> bool {
@@ -468,7 +460,7 @@ fn over_time(input: &ReportInput) -> Vec<Figure> {
 fn window(trial: &TrialSummary) -> Option<Band> {
     let mut measured = trial.seconds.iter().filter(|second| second.measured).map(|second| second.second);
     let from = measured.next()?;
-    let to = measured.last().unwrap_or(from);
+    let to = measured.next_back().unwrap_or(from);
     Some(Band { from: f64::from(from), to: f64::from(to + 1), label: "measured".to_owned() })
 }
 
