@@ -94,24 +94,25 @@ const OVER_X: &[(&str, &str, &[Metric], &str)] = &[
 
 /// All figures of a study.
 pub fn figures(input: &ReportInput) -> Vec<Figure> {
-    let over_x = input.study.curves.iter().any(|curve| curve.cells.len() > 1);
-    let mut figures = vec![];
-    if over_x || input.study.x.is_some() {
-        figures.push(crossover_analysis(input));
+    if !has_x(input) {
+        return over_time(input);
     }
+    let mut figures = vec![crossover_analysis(input)];
     figures.extend(OVER_X.iter().map(|(id, title, metrics, caption)| {
         let panels = metrics.iter().map(|metric| panel(input, metric)).collect();
         finish(input, id, &format!("{title} {}", against(input)), caption, panels, metrics)
     }));
-    if !over_x {
-        figures.extend(over_time(input));
-    }
     figures
+}
+
+/// Whether there is anything to compare: a single cell is shown over time instead.
+fn has_x(input: &ReportInput) -> bool {
+    input.study.x.is_some() || input.study.curves.iter().map(|curve| curve.cells.len()).sum::<usize>() > 1
 }
 
 /// The figure that the report leads with.
 pub fn lead(input: &ReportInput) -> &'static str {
-    match input.study.curves.iter().any(|curve| curve.cells.len() > 1) {
+    match has_x(input) {
         true => "crossover_analysis",
         false => "latency_over_time",
     }
@@ -322,7 +323,7 @@ fn x_axis(input: &ReportInput) -> Axis {
         Some("users") => ("Concurrent users", ""),
         Some("rate") => ("Offered rate", "requests/s"),
         Some(factor) => (factor, ""),
-        None => ("Trials of this one cell", ""),
+        None => ("Level", ""),
     };
     let scale = x_scale(&ticks);
     Axis { label: label.to_owned(), unit: unit.to_owned(), scale, ticks, from_zero: false }
@@ -474,6 +475,6 @@ fn time_curve(
         let null_reason = y.is_none().then(|| "no request in this second".to_owned());
         Point { x: f64::from(second.second), y, n: 1, null_reason, ..Point::default() }
     });
-    let label = format!("trial {}", trial.index);
+    let label = if trial.valid { format!("trial {}", trial.index) } else { format!("trial {} (invalid)", trial.index) };
     FigureCurve { label, color, points: points.collect(), style: Style::Plain }
 }
