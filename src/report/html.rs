@@ -126,6 +126,8 @@ fn value(cell: &str) -> String {
         Some((value, interval)) if interval.contains('–') && !cell.contains(" = ") => {
             format!("<span>{}</span> <small>({}</small>", escape(value), escape(interval))
         }
+        // Short values stay on one line; sentences may break.
+        _ if cell.chars().count() <= 18 => format!("<span>{}</span>", escape(cell)),
         _ => escape(cell),
     }
 }
