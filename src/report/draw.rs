@@ -205,7 +205,9 @@ impl Page<'_> {
         self.y_axis(&frame, &y_ticks, &y_labels);
         self.x_axis(&panel.x, &frame, &ticks(&panel.x, x_range(panel)));
         panel.lines.iter().for_each(|line| self.line(line, &frame));
-        panel.curves.iter().for_each(|curve| self.curve(curve, &frame));
+        for (place, curve) in panel.curves.iter().enumerate() {
+            self.curve(curve, &frame.beside(place, panel.curves.len(), curve.style));
+        }
         if direct {
             self.names(panel, &frame);
         }
@@ -295,7 +297,9 @@ impl Page<'_> {
             Along::Y => {
                 let y = frame.y.within(line.at);
                 self.dashed((plot.left, y), (plot.right, y), ink);
-                self.text((plot.left + 12.0, y - 16.0), &line.label, SMALL, Anchor::Start, ink);
+                // Above the line, but below it where the axis ends: the axis' own title is there.
+                let row = if y - 34.0 < plot.top { y + 18.0 } else { y - 16.0 };
+                self.text((plot.left + 12.0, row), &line.label, SMALL, Anchor::Start, ink);
             }
         }
     }
@@ -487,12 +491,24 @@ struct Frame {
 }
 
 impl Frame {
+    /// Moved by a few pixels for each curve, so that equal values and their intervals do not hide each other.
+    fn beside(&self, place: usize, count: usize, style: Style) -> Self {
+        let step = match style {
+            Style::Marked => (24.0 / count as f64).min(7.0),
+            Style::Plain => 0.0,
+        };
+        let shift = (place as f64 - (count as f64 - 1.0) / 2.0) * step;
+        let x = Map { from: self.x.from + shift, to: self.x.to + shift, ..self.x };
+        Self { plot: self.plot, x, y: self.y }
+    }
+
     fn point(&self, point: &Point) -> Option<(f64, f64)> {
         point.y.map(|y| (self.x.at(point.x), self.y.within(y)))
     }
 }
 
 /// From values to pixels.
+#[derive(Clone, Copy)]
 struct Map {
     scale: Scale,
     low: f64,

@@ -94,24 +94,25 @@ const OVER_X: &[(&str, &str, &[Metric], &str)] = &[
 
 /// All figures of a study.
 pub fn figures(input: &ReportInput) -> Vec<Figure> {
-    let over_x = input.study.curves.iter().any(|curve| curve.cells.len() > 1);
-    let mut figures = vec![];
-    if over_x || input.study.x.is_some() {
-        figures.push(crossover_analysis(input));
+    if !has_x(input) {
+        return over_time(input);
     }
+    let mut figures = vec![crossover_analysis(input)];
     figures.extend(OVER_X.iter().map(|(id, title, metrics, caption)| {
         let panels = metrics.iter().map(|metric| panel(input, metric)).collect();
         finish(input, id, &format!("{title} {}", against(input)), caption, panels, metrics)
     }));
-    if !over_x {
-        figures.extend(over_time(input));
-    }
     figures
+}
+
+/// Whether there is anything to compare: a single cell is shown over time instead.
+fn has_x(input: &ReportInput) -> bool {
+    input.study.x.is_some() || input.study.curves.iter().map(|curve| curve.cells.len()).sum::<usize>() > 1
 }
 
 /// The figure that the report leads with.
 pub fn lead(input: &ReportInput) -> &'static str {
-    match input.study.curves.iter().any(|curve| curve.cells.len() > 1) {
+    match has_x(input) {
         true => "crossover_analysis",
         false => "latency_over_time",
     }
@@ -150,14 +151,11 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     }
     let caption = match input.study.curves.len() {
         0 | 1 => input.study.answer.clone(),
-        _ => "Left, lower is better; right, higher is better. Where two curves cross, the better choice changes; \
+        _ => "Which is better, and from where on? Left, lower is better; right, higher is better. Where two curves cross, the better choice changes; \
               the shaded stretch is the 95 % interval of the place."
             .to_owned(),
     };
-    let title = match input.study.curves.len() {
-        0 | 1 => format!("Latency and goodput {}", against(input)),
-        _ => format!("Which is better, and from where on? {}", sentence(&against(input))),
-    };
+    let title = format!("Latency and goodput {}", against(input));
     let mut figure = finish(input, "crossover_analysis", &title, &caption, panels, &[P95, GOODPUT]);
     let statements = input.study.crossovers.iter().map(|crossover| crossover.statement.clone());
     let mut notes: Vec<String> = Vec::new();
@@ -169,11 +167,6 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     notes.append(&mut figure.notes);
     figure.notes = notes;
     figure
-}
-
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn same_metric(named: &str, key: &str) -> bool {
@@ -330,7 +323,7 @@ fn x_axis(input: &ReportInput) -> Axis {
         Some("users") => ("Concurrent users", ""),
         Some("rate") => ("Offered rate", "requests/s"),
         Some(factor) => (factor, ""),
-        None => ("Trials of this one cell", ""),
+        None => ("Level", ""),
     };
     let scale = x_scale(&ticks);
     Axis { label: label.to_owned(), unit: unit.to_owned(), scale, ticks, from_zero: false }
@@ -468,7 +461,7 @@ fn over_time(input: &ReportInput) -> Vec<Figure> {
 fn window(trial: &TrialSummary) -> Option<Band> {
     let mut measured = trial.seconds.iter().filter(|second| second.measured).map(|second| second.second);
     let from = measured.next()?;
-    let to = measured.last().unwrap_or(from);
+    let to = measured.next_back().unwrap_or(from);
     Some(Band { from: f64::from(from), to: f64::from(to + 1), label: "measured".to_owned() })
 }
 
@@ -482,6 +475,6 @@ fn time_curve(
         let null_reason = y.is_none().then(|| "no request in this second".to_owned());
         Point { x: f64::from(second.second), y, n: 1, null_reason, ..Point::default() }
     });
-    let label = format!("trial {}", trial.index);
+    let label = if trial.valid { format!("trial {}", trial.index) } else { format!("trial {} (invalid)", trial.index) };
     FigureCurve { label, color, points: points.collect(), style: Style::Plain }
 }

@@ -204,6 +204,8 @@ fn cell(label: &str, place: usize, goodput: f64, p95: f64, no_memory_at_16: bool
         ("latency_p50_ms", p95 * 0.45),
         ("latency_p95_ms", p95),
         ("latency_p99_ms", p95 * 1.9),
+        ("wait_p95_ms", p95 * 0.3),
+        ("work_p95_ms", p95 * 0.8),
         ("error_rate", if place == 4 { 0.21 } else { 0.0 }),
         ("total_cpu_units", cpu),
         ("total_mem_gb", memory),

@@ -22,7 +22,7 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
     for (figure, picture) in shown.iter().filter(|(figure, _)| figure.id == lead) {
         body.push_str(&figure_html(figure, picture));
     }
-    body.push_str(&section("Numbers", &(table(&tables::cells(input, true)) + &table(&tables::scaling(input)))));
+    body.push_str(&section("Numbers", &numbers(input)));
     body.push_str(&guards(input));
     let rest: String = shown
         .iter()
@@ -34,6 +34,11 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
     body.push_str(&conditions(input)?);
     let data: Vec<serde_json::Value> = figures.iter().map(plotly).collect();
     Ok(document(&input.experiment.question, &body, &serde_json::to_string(&data)?))
+}
+
+fn numbers(input: &ReportInput) -> String {
+    let tables = [tables::cells(input, true), tables::search(input), tables::scaling(input)];
+    tables.iter().map(table).collect()
 }
 
 fn document(title: &str, body: &str, data: &str) -> String {
@@ -121,6 +126,8 @@ fn value(cell: &str) -> String {
         Some((value, interval)) if interval.contains('–') && !cell.contains(" = ") => {
             format!("<span>{}</span> <small>({}</small>", escape(value), escape(interval))
         }
+        // Short values stay on one line; sentences may break.
+        _ if cell.chars().count() <= 18 => format!("<span>{}</span>", escape(cell)),
         _ => escape(cell),
     }
 }
@@ -138,12 +145,12 @@ fn guards(input: &ReportInput) -> String {
             count => format!("{count} times"),
         };
         list.push_str(&format!(
-            "<li><strong>{} {}</strong> touches {}. {}<details><summary>seen {places}</summary><ul>{seen}</ul>\
+            "<li><strong>{} {}</strong> touches {}: {}.<details><summary>seen {places}</summary><ul>{seen}</ul>\
              </details></li>\n",
             escape(&group.mark),
             escape(&group.id),
             escape(&group.touches.join(", ")),
-            escape(&group.advice),
+            escape(group.advice.trim_end_matches('.')),
         ));
     }
     section("What to keep in mind", &(list + "</ul>\n"))
@@ -257,7 +264,7 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
         "error_y": { "type": "data", "symmetric": false, "array": reach(|point| point.high),
                      "arrayminus": reach(|point| point.low), "visible": curve.points.iter().any(|point| point.low.is_some()),
                      "thickness": 1.5, "width": 4 },
-        "text": texts, "textposition": if curve.color % 2 == 0 { "bottom center" } else { "top center" }, "hovertext": hover,
+        "text": texts, "textposition": if curve.color.is_multiple_of(2) { "top center" } else { "bottom center" }, "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
         "connectgaps": false, "line": { "color": hex(curve.color), "width": 2 },
         "marker": { "size": 9, "symbol": symbols, "color": hex(curve.color) },

@@ -25,6 +25,7 @@ pub fn page(input: &ReportInput, figures: &[Figure]) -> String {
     first.iter().for_each(|figure| out.push_str(&picture(figure)));
     out.push_str("## Numbers\n\n");
     out.push_str(&table(&tables::cells(input, true)));
+    out.push_str(&table(&tables::search(input)));
     out.push_str(&table(&tables::scaling(input)));
     out.push_str(&guards(input));
     out.push_str("## Figures\n\n");

@@ -126,6 +126,14 @@ fn paint<B: DrawingBackend>(area: &Area<B>, shapes: &[Shape], scale: f64, lower:
     area.present().map_err(failed)
 }
 
+/// A stretch of line as a polygon: the bitmap's own thick lines grow thin as they grow steep.
+fn stroke(from: (f64, f64), to: (f64, f64), width: f64) -> [(f64, f64); 4] {
+    let (x, y) = (to.0 - from.0, to.1 - from.1);
+    let half = width / 2.0 / x.hypot(y).max(1e-9);
+    let (x, y) = (-y * half, x * half);
+    [(from.0 + x, from.1 + y), (to.0 + x, to.1 + y), (to.0 - x, to.1 - y), (from.0 - x, from.1 - y)]
+}
+
 fn paint_one<B: DrawingBackend>(
     area: &Area<B>,
     shape: &Shape,
@@ -134,6 +142,10 @@ fn paint_one<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let pixel = |(x, y): (f64, f64)| ((x * scale).round() as i32, (y * scale).round() as i32);
     match shape {
+        Shape::Path { points, ink, width } if scale > 1.0 => points.windows(2).try_for_each(|ends| {
+            let stroke = stroke(ends[0], ends[1], f64::from(*width));
+            area.draw(&Polygon::new(stroke.map(pixel).to_vec(), rgb(*ink).filled()))
+        }),
         Shape::Path { points, ink, width } => {
             let style = rgb(*ink).stroke_width((f64::from(*width) * scale) as u32);
             area.draw(&PathElement::new(points.iter().map(|point| pixel(*point)).collect::<Vec<_>>(), style))

@@ -31,14 +31,27 @@ const CELL_COLUMNS: &[(&str, &str, &str, &[&str])] = &[
     ("p50", "latency_p50_ms", "ms", &["latency", "latency_p50"]),
     ("p95", "latency_p95_ms", "ms", &["latency", "latency_p95"]),
     ("p99", "latency_p99_ms", "ms", &["latency", "latency_p99"]),
+    ("wait p95", "wait_p95_ms", "ms", &["latency"]),
+    ("work p95", "work_p95_ms", "ms", &["latency"]),
     ("errors", "error_rate", "%", &["errors"]),
     ("CPU", "total_cpu_units", "CPUs", &["cpu"]),
     ("memory", "total_mem_gb", "GB", &["memory"]),
 ];
 
+/// The columns that the study has: wait and work stand beside the total only where a study keeps them apart.
+fn cell_columns(
+    input: &ReportInput,
+) -> Vec<&'static (&'static str, &'static str, &'static str, &'static [&'static str])> {
+    let cells = || input.study.curves.iter().flat_map(|curve| &curve.cells);
+    let has =
+        |key: &str| !matches!(key, "wait_p95_ms" | "work_p95_ms") || cells().any(|cell| cell.metrics.contains_key(key));
+    CELL_COLUMNS.iter().filter(|(_, key, ..)| has(key)).collect()
+}
+
 /// Every cell with its intervals, hollow counts and guard marks.
 pub fn cells(input: &ReportInput, intervals: bool) -> Table {
     let marks = marks(input);
+    let columns = cell_columns(input);
     let mut rows = Vec::new();
     for curve in &input.study.curves {
         for cell in &curve.cells {
@@ -47,7 +60,7 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
                 invalid => format!("{} ({invalid} invalid)", cell.valid),
             };
             let mut row = vec![curve.label.clone(), number::digits(cell.x), trials];
-            for (_, key, unit, touched_by) in CELL_COLUMNS {
+            for (_, key, unit, touched_by) in &columns {
                 let estimate = cell.metrics.get(*key);
                 let mut text = match (intervals, estimate.and_then(|estimate| estimate.mean)) {
                     (false, Some(mean)) => number::interval(mean, None, None, unit),
@@ -71,7 +84,7 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
     }
     let x = input.study.x.clone().unwrap_or_else(|| "cell".to_owned());
     let mut head = vec!["curve", x.as_str(), "trials"];
-    head.extend(CELL_COLUMNS.iter().map(|(name, ..)| *name));
+    head.extend(columns.iter().map(|(name, ..)| *name));
     Table::new("Every level: mean over trials, with its 95 % interval", &head, rows)
 }
 
@@ -124,6 +137,21 @@ fn highest<'a>(input: &ReportInput<'a>, curve: &Curve) -> Option<&'a TrialSummar
     let of_cell =
         |levels: &crate::experiment::Levels| input.trials.iter().find(|trial| trial.valid && trial.levels == *levels);
     curve.cells.iter().rev().find_map(|cell| of_cell(&cell.levels))
+}
+
+/// What a search found of each curve; without rows where there was none.
+pub fn search(input: &ReportInput) -> Table {
+    let Some(search) = &input.study.search else { return Table::new("Search", &[], Vec::new()) };
+    let level = |level: Option<i64>| level.map_or_else(|| number::NONE.to_owned(), |level| level.to_string());
+    let undecided = |undecided: &[(i64, String)]| {
+        let each: Vec<String> = undecided.iter().map(|(level, why)| format!("{level}: {why}")).collect();
+        if each.is_empty() { number::NONE.to_owned() } else { each.join("; ") }
+    };
+    let rows = search.brackets.iter().map(|bracket| {
+        vec![bracket.label.clone(), level(bracket.pass), level(bracket.fail), undecided(&bracket.undecided)]
+    });
+    let caption = format!("What the search over {} found", search.factor);
+    Table::new(&caption, &["curve", "last that passed", "first that failed", "undecided"], rows.collect())
 }
 
 /// What the fits say of each curve, in words.

@@ -168,11 +168,11 @@ fn the_terminal_shows_the_answer_the_numbers_and_what_touches_them() {
         From how many users on do microservices answer faster than the monolith?
         From about 83 users on (71–97) microservices × 3 answer faster than the monolith: p95 72 ms against 118 ms at 128 users.
 
-        curve              users  trials  throughput      p50      p95              p99  errors         CPU     memory
-        monolith               4       3     180 rps  3.24 ms   7.2 ms  13.7 ms ○ n=812     0 %   0.12 CPUs  0.0618 GB
-        monolith              16       3   661 rps †  4.41 ms   9.8 ms          18.6 ms     0 %   0.44 CPUs  0.0642 GB
-        microservices × 3      4       3     150 rps  5.58 ms  12.4 ms  23.6 ms ○ n=812     0 %    0.1 CPUs   0.143 GB
-        microservices × 3     16       3   561 rps †  7.16 ms  15.9 ms          30.2 ms     0 %  0.373 CPUs          –
+        curve              users  trials  throughput      p50      p95              p99  wait p95  work p95  errors         CPU     memory
+        monolith               4       3     180 rps  3.24 ms   7.2 ms  13.7 ms ○ n=812   2.16 ms   5.76 ms     0 %   0.12 CPUs  0.0618 GB
+        monolith              16       3   661 rps †  4.41 ms   9.8 ms          18.6 ms   2.94 ms   7.84 ms     0 %   0.44 CPUs  0.0642 GB
+        microservices × 3      4       3     150 rps  5.58 ms  12.4 ms  23.6 ms ○ n=812   3.72 ms   9.92 ms     0 %    0.1 CPUs   0.143 GB
+        microservices × 3     16       3   561 rps †  7.16 ms  15.9 ms          30.2 ms   4.77 ms   12.7 ms     0 %  0.373 CPUs          –
 
         ! too-few-ops: monolith, users 4: 812 requests behind p99 (and 1 more)
           measure for longer

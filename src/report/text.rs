@@ -15,6 +15,10 @@ pub fn text_summary(input: &ReportInput) -> String {
     }
     out.push_str(&format!("{}\n{}\n\n", input.experiment.question, input.study.answer));
     out.push_str(&aligned(&tables::cells(input, false)));
+    let search = tables::search(input);
+    if !search.rows.is_empty() {
+        out.push_str(&format!("\n{}\n{}", search.caption, aligned(&search)));
+    }
     let guards = tables::guards(input);
     if !guards.is_empty() {
         out.push('\n');
