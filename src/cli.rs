@@ -42,7 +42,7 @@ enum Command {
     /// Draw the report of an archive again, from the archive alone
     Report(ReportArgs),
     /// Compare two archives: improved, regressed or inconclusive
-    Compare(compare::CompareArgs),
+    Compare(CompareArgs),
     /// Say what this machine can run, and how to get the rest
     Doctor,
     /// Prove the instrument against a server whose answers are known
@@ -115,6 +115,23 @@ struct ReportArgs {
     /// The archive
     #[arg(default_value = "runs/latest")]
     archive: PathBuf,
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// The archive to compare with
+    before: PathBuf,
+    /// The archive that may be better or worse
+    after: PathBuf,
+    /// Exit with 1 when something regressed
+    #[arg(long)]
+    fail_on_regression: bool,
+    /// Differences below this are none
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    least_effect: f64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -193,7 +210,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::List => say(&listing::systems()),
         Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),
         Command::Report(args) => redraw(&args.archive)?,
-        Command::Compare(args) => compare::run(&args)?,
+        Command::Compare(args) => compare_verb(&args)?,
         Command::Doctor => say(&doctor::report()),
         Command::Selftest(args) => selftest::run(args)?,
         Command::Serve(args) => return Ok(serve(args)),
@@ -340,6 +357,22 @@ fn set_replicas(experiment: &mut Experiment, replicas: &[u32], architectures: &[
         ]));
     }
     experiment.factors.insert("replicas".to_owned(), levels);
+}
+
+fn compare_verb(args: &CompareArgs) -> anyhow::Result<u8> {
+    let results = |folder: &Path| -> anyhow::Result<Vec<_>> {
+        let results = Archive::open(folder)?.results()?;
+        match results.is_empty() {
+            true => {
+                Err(input(format!("{}: no trial has ended in this archive; run it, or resume it", folder.display())))
+            }
+            false => Ok(results),
+        }
+    };
+    let comparison = compare::compare_with(&results(&args.before)?, &results(&args.after)?, args.least_effect / 100.0);
+    let text = if args.json { serde_json::to_string_pretty(&comparison)? + "\n" } else { comparison.table() };
+    say(&text);
+    Ok(u8::from(args.fail_on_regression && comparison.regressed()))
 }
 
 fn redraw(folder: &Path) -> anyhow::Result<u8> {
