@@ -102,7 +102,7 @@ fn parameters() -> Value {
         "idempotency_key": header("Idempotency-Key", json!({
             "type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$",
         })),
-        "if_match": header("If-Match", json!({ "type": "string", "minLength": 1 })),
+        "if_match": header("If-Match", json!({ "type": "string" })),
     })
 }
 
