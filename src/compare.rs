@@ -130,7 +130,7 @@ fn row(key: &str, a: &CellSummary, b: &CellSummary) -> Row {
             one.null_reason.clone().or_else(|| other.null_reason.clone()).or(Some("not measured".to_owned()))
         }
         (_, true, _) => Some("it needs two valid trials on each side".to_owned()),
-        (.., Some(guard)) => Some(format!("{}: {}", guard.id, guard.what)),
+        (.., Some(guard)) => Some(guard.id.clone()),
         _ => None,
     };
     let detectable =

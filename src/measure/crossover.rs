@@ -99,27 +99,51 @@ fn first_crossing(x: &[f64], d: &[f64], from: f64) -> Option<f64> {
     (0..d.len().saturating_sub(1)).find_map(step)
 }
 
-/// Compares two curves in one metric of their cells, over the levels both have. `x` names the x axis.
+/// Compares two curves in one metric of their cells, over the levels that both have and no guard touches; the levels
+/// left out are named. `x` names the x axis.
 pub fn crossover(metric: &str, a: &Curve, b: &Curve, x: &str, seed: u64) -> Crossover {
     let cells: Vec<(&CellSummary, &CellSummary)> =
         a.cells.iter().filter_map(|cell| Some((cell, b.cells.iter().find(|other| other.x == cell.x)?))).collect();
+    let touched = |(a, b): &(&CellSummary, &CellSummary)| {
+        let guard = a.guards.iter().chain(&b.guards).find(|guard| verdict::touches(guard, metric))?;
+        Some((a.x, guard.id.clone()))
+    };
+    let left_out: Vec<(f64, String)> = cells.iter().filter_map(touched).collect();
     let whole = |cell: &CellSummary| {
         let estimate = cell.metrics.get(metric)?;
         estimate.mean.map(|_| estimate.values.clone())
     };
-    let pairs: Vec<Pair> =
-        cells.iter().filter_map(|(a, b)| Some(Pair { x: a.x, a: whole(a)?, b: whole(b)? })).collect();
-    let touched =
-        cells.iter().flat_map(|(a, b)| a.guards.iter().chain(&b.guards)).find(|guard| verdict::touches(guard, metric));
-    let why = touched.map(|guard| format!("{} at {}: {}", guard.id, guard.at, guard.what));
+    let clear = cells.iter().filter(|pair| touched(pair).is_none());
+    let pairs: Vec<Pair> = clear.filter_map(|(a, b)| Some(Pair { x: a.x, a: whole(a)?, b: whole(b)? })).collect();
     let Some(difference) = Difference::of(&pairs) else {
-        return undecided(metric, a, b, x, why.unwrap_or_else(|| too_little(&pairs)));
+        return undecided(metric, a, b, x, why_not(&pairs, &left_out, x));
     };
     let mut rng = kit::rng(
         seed,
         &format!("crossover {metric} {} {}", a.label.as_str().min(&b.label), a.label.as_str().max(&b.label)),
     );
-    decided(metric, (a, b), x, &difference, why, &mut rng)
+    let mut crossover = decided(metric, (a, b), x, &difference, &mut rng);
+    if !left_out.is_empty() {
+        crossover.statement += &format!(" (left out: {})", levels(&left_out, x));
+    }
+    crossover
+}
+
+/// `generator-limited at 4, 16 users; client-bound at 64 users`.
+fn levels(left_out: &[(f64, String)], x: &str) -> String {
+    let mut by_guard: Vec<(&str, Vec<String>)> = Vec::new();
+    for (level, id) in left_out {
+        match by_guard.iter_mut().find(|(guard, _)| guard == id) {
+            Some((_, levels)) => levels.push(level.to_string()),
+            None => by_guard.push((id, vec![level.to_string()])),
+        }
+    }
+    let parts = by_guard.iter().map(|(id, levels)| format!("{id} at {} {x}", levels.join(", ")));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn why_not(pairs: &[Pair], left_out: &[(f64, String)], x: &str) -> String {
+    if left_out.is_empty() { too_little(pairs) } else { levels(left_out, x) }
 }
 
 fn too_little(pairs: &[Pair]) -> String {
@@ -141,14 +165,7 @@ fn undecided(metric: &str, a: &Curve, b: &Curve, x: &str, why: String) -> Crosso
     }
 }
 
-fn decided(
-    metric: &str,
-    (a, b): (&Curve, &Curve),
-    x: &str,
-    difference: &Difference,
-    why: Option<String>,
-    rng: &mut kit::Rng,
-) -> Crossover {
+fn decided(metric: &str, (a, b): (&Curve, &Curve), x: &str, difference: &Difference, rng: &mut kit::Rng) -> Crossover {
     // The sign of d with which the first curve is better.
     let a_better: i8 = if metric.ends_with("_ms") || metric == "error_rate" { -1 } else { 1 };
     let shown = difference.shown();
@@ -157,23 +174,22 @@ fn decided(
     let (first, second) = if start * f64::from(a_better) >= 0.0 { (a, b) } else { (b, a) };
     let (place, probability) = difference.crossing(start, rng);
     let overtaken = leads != 0 && shown.iter().skip_while(|sign| **sign != leads).any(|sign| *sign == -leads);
-    let at = place.filter(|_| overtaken && probability >= 0.5 && why.is_none());
-    let statement = match (&why, at) {
-        (Some(why), _) => inconclusive(metric, a, b, x, why),
-        (None, Some(at)) => overtakes(metric, first, second, x, at),
-        (None, None) if leads != 0 => leader(metric, first, second, x, difference, &shown, probability),
-        (None, None) => no_difference(metric, first, second, x, difference),
+    let at = place.filter(|_| overtaken && probability >= 0.5);
+    let statement = match at {
+        Some(at) => overtakes(metric, first, second, x, at),
+        None if leads != 0 => leader(metric, first, second, x, difference, &shown, probability),
+        None => no_difference(metric, first, second, x, difference),
     };
     let metric = metric.to_owned();
-    Crossover { metric, a: first.label.clone(), b: second.label.clone(), at, probability, statement, unknown: why }
+    Crossover { metric, a: first.label.clone(), b: second.label.clone(), at, probability, statement, unknown: None }
 }
 
 /// What was measured at the last level both curves have is said all the same, without a claim.
 fn inconclusive(metric: &str, a: &Curve, b: &Curve, x: &str, why: &str) -> String {
     let shared = a.cells.iter().rfind(|cell| b.cells.iter().any(|other| other.x == cell.x));
     let figures = shared.and_then(|cell| against(metric, a, b, x, cell.x));
-    let measured = figures.map(|figures| format!(" (measured: {figures})")).unwrap_or_default();
-    format!("whether {} or {} is better in {} cannot be concluded: {why}{measured}", a.label, b.label, name(metric))
+    let measured = figures.map(|figures| format!("; measured: {figures}")).unwrap_or_default();
+    format!("in {} nothing can be concluded about {} and {} ({why}){measured}", name(metric), a.label, b.label)
 }
 
 fn name(metric: &str) -> String {

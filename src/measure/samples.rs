@@ -100,6 +100,7 @@ pub fn experiment(think: Duration) -> Experiment {
             ("users".to_owned(), [4, 16, 64, 128].map(Level::Int).to_vec()),
         ]
         .into(),
+        exclude: Vec::new(),
         load: LoadPlan::Closed { users: 1, think, spawn_rate: 50.0 },
         load_workers: 1,
         timeout: Duration::from_secs(5),

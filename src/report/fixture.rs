@@ -133,8 +133,9 @@ fn experiment() -> Experiment {
         trials: 3,
         warmup: Duration::from_secs(2),
         duration: Duration::from_secs(10),
-        slo: vec![Slo { text: "p95 <= 250ms".to_owned() }, Slo { text: "errors <= 1%".to_owned() }],
+        slo: ["p95 <= 250ms", "errors <= 1%"].map(|text| Slo::try_from(text.to_owned()).unwrap()).to_vec(),
         factors: BTreeMap::from([("users".to_owned(), USERS.map(|users| Level::Int(users as i64)).to_vec())]),
+        exclude: Vec::new(),
         load: LoadPlan::Closed { users: 4, think: Duration::from_millis(20), spawn_rate: 50.0 },
         load_workers: 1,
         timeout: Duration::from_secs(10),
@@ -183,6 +184,7 @@ fn curve(label: &str, goodput: &[f64; 5], p95: &[f64; 5], no_memory_at_16: bool)
                 n_max: Some(interval(156.0)),
                 kappa_zero: 0.02,
                 kappa_supported: true,
+                over: "concurrent operations".to_owned(),
             }),
             _ => Fitted::None("5 levels, of which 2 are bound by the client; 4 are needed".to_owned()),
         },
@@ -284,6 +286,7 @@ fn trial(index: usize, label: &str, cell: &CellSummary, repetition: u32) -> Tria
         p99: p95.map(|p| p * 1.9),
         avg: p95.map(|p| p * 0.5),
         max: p95.map(|p| p * 3.0),
+        ..Spread::default()
     };
     let latency = spread(value("latency_p95_ms"));
     let requests = (goodput * 10.0) as u64;
@@ -324,6 +327,9 @@ fn trial(index: usize, label: &str, cell: &CellSummary, repetition: u32) -> Tria
         latency_p50_ms: latency.p50,
         latency_p95_ms: latency.p95,
         latency_p99_ms: latency.p99,
+        latency_p90_ms: latency.p90,
+        latency_p999_ms: latency.p999,
+        latency_count: requests,
         latency_avg_ms: latency.avg,
         latency_max_ms: latency.max,
         wait: latency.clone(),
