@@ -26,12 +26,14 @@ use crate::verdict::Slo;
 
 /// Load any HTTP or HTTPS address, and measure it.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Without --rate or --stages the loop is closed: each connection sends its next request when its \
+#[command(
+    after_help = "Without --rate or --stages the loop is closed: each connection sends its next request when its \
 answer has come. With them it is open: requests are due at times that do not depend on answers, and the time that they \
 wait for a free connection counts.\n\nStages hold their rate: 30s:100,1m:500 is 100 a second for 30 s, then 500 a second \
 for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nURL, headers and body may hold \
 {{n}}, {{user}}, {{uuid}} and {{random:1-100}}.\n\nExit codes: 0 done, 1 an objective was missed, 2 a wrong flag, URL or \
-file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached.")]
+file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached."
+)]
 pub struct LoadUrlArgs {
     /// http://host:port/path or https://…
     #[arg(required_unless_present = "urls_from_file")]
@@ -145,7 +147,8 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
     };
     let target = args.url.clone().unwrap_or_else(|| settings.base_url.clone().unwrap_or_default());
     let progress = Progress::new(args, &settings);
-    let result = match measure(settings, args.seed, args.warmup, &target, &progress) {
+    let interrupts = interrupts()?;
+    let result = match measure(settings, args.seed, args.warmup, &target, &progress, &interrupts) {
         Ok(result) => result,
         Err(error) => return Ok(complain(&error, 4)),
     };
@@ -200,7 +203,8 @@ pub fn archive(result: &LoadResult, root: &std::path::Path) -> anyhow::Result<Pa
     let folder = root.join("load");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let path = folder.join("summary.json");
-    std::fs::write(&path, format!("{:#}\n", json(result, &None))).with_context(|| format!("writing {}", path.display()))?;
+    std::fs::write(&path, format!("{:#}\n", json(result, &None)))
+        .with_context(|| format!("writing {}", path.display()))?;
     Ok(folder)
 }
 
@@ -290,7 +294,8 @@ fn plan(args: &LoadUrlArgs) -> anyhow::Result<(LoadPlan, Option<Duration>)> {
     Ok((LoadPlan::Closed { users: args.connections, think: Duration::ZERO, spawn_rate: 0.0 }, length))
 }
 
-/// Loads as the settings say, and collects what was measured. Ctrl-C ends it early, and well.
+/// Loads as the settings say, and collects what was measured. A message in `interrupts`, whose other end must live,
+/// ends it early, and well; a second one ends the process.
 ///
 /// # Errors
 /// When the generator cannot start or breaks.
@@ -300,13 +305,13 @@ pub fn measure(
     warmup: Duration,
     target: &str,
     progress: &Progress,
+    interrupts: &Receiver<()>,
 ) -> anyhow::Result<LoadResult> {
     let warmup = whole_seconds(warmup);
     let mut config = RoleConfig::new("load");
     config.seed = seed;
     config.settings = serde_json::to_value(&settings)?;
     let mut hosted = kit::host::start(crate::load::ROLES[0], config, Clock::real())?;
-    let interrupts = interrupts()?;
     if !hosted.wait_until_started() {
         hosted.join()?;
         anyhow::bail!("the load generator ended before it had begun");
@@ -319,7 +324,7 @@ pub fn measure(
     let (mut series, mut stopped_ns) = (Vec::new(), None);
     let mut tick = 0_u32;
     while !admin.health().drained && !hosted.has_ended() {
-        match interrupts.recv_timeout(Duration::from_millis(20)) {
+        match interrupts.recv_timeout(Duration::from_millis(50)) {
             Ok(()) if stopped_ns.is_none() => {
                 stopped_ns = Some(admin.clock.now_ns());
                 admin.control.stop();
@@ -417,7 +422,8 @@ impl Progress {
         }
         let [ok, failed, unknown, wrong] = totals;
         let rate = last.as_ref().map_or(0, Second::count);
-        let p99 = last.and_then(|last| last.latency).map_or_else(String::new, |latency| format!(", p99 {:.2?}", latency[3]));
+        let p99 =
+            last.and_then(|last| last.latency).map_or_else(String::new, |latency| format!(", p99 {:.2?}", latency[3]));
         let message = format!("{rate}/s{p99}, ok {ok}, failed {failed}, unknown {unknown}, wrong {wrong}");
         if let Some(bar) = &self.bar {
             bar.set_position(u64::from(second));

@@ -9,7 +9,7 @@ use kit::op::Latencies;
 use serde_json::{Map, Value, json};
 
 use super::result::LoadResult;
-use super::{Judgement, Judged};
+use super::{Judged, Judgement};
 
 const PERCENTILES: [(&str, f64); 9] = [
     ("p10", 0.10),
