@@ -147,7 +147,8 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
     };
     let target = args.url.clone().unwrap_or_else(|| settings.base_url.clone().unwrap_or_default());
     let progress = Progress::new(args, &settings);
-    let result = match measure(settings, args.seed, args.warmup, &target, &progress) {
+    let interrupts = interrupts()?;
+    let result = match measure(settings, args.seed, args.warmup, &target, &progress, &interrupts) {
         Ok(result) => result,
         Err(error) => return Ok(complain(&error, 4)),
     };
@@ -293,7 +294,8 @@ fn plan(args: &LoadUrlArgs) -> anyhow::Result<(LoadPlan, Option<Duration>)> {
     Ok((LoadPlan::Closed { users: args.connections, think: Duration::ZERO, spawn_rate: 0.0 }, length))
 }
 
-/// Loads as the settings say, and collects what was measured. Ctrl-C ends it early, and well.
+/// Loads as the settings say, and collects what was measured. A message in `interrupts`, whose other end must live,
+/// ends it early, and well; a second one ends the process.
 ///
 /// # Errors
 /// When the generator cannot start or breaks.
@@ -303,13 +305,13 @@ pub fn measure(
     warmup: Duration,
     target: &str,
     progress: &Progress,
+    interrupts: &Receiver<()>,
 ) -> anyhow::Result<LoadResult> {
     let warmup = whole_seconds(warmup);
     let mut config = RoleConfig::new("load");
     config.seed = seed;
     config.settings = serde_json::to_value(&settings)?;
     let mut hosted = kit::host::start(crate::load::ROLES[0], config, Clock::real())?;
-    let interrupts = interrupts()?;
     if !hosted.wait_until_started() {
         hosted.join()?;
         anyhow::bail!("the load generator ended before it had begun");
@@ -322,7 +324,7 @@ pub fn measure(
     let (mut series, mut stopped_ns) = (Vec::new(), None);
     let mut tick = 0_u32;
     while !admin.health().drained && !hosted.has_ended() {
-        match interrupts.recv_timeout(Duration::from_millis(20)) {
+        match interrupts.recv_timeout(Duration::from_millis(50)) {
             Ok(()) if stopped_ns.is_none() => {
                 stopped_ns = Some(admin.clock.now_ns());
                 admin.control.stop();

@@ -163,7 +163,6 @@ impl Client {
 
     /// Sends a request and reads its answer into [`Client::answer`].
     pub async fn exchange(&mut self, action: &Action, request: &[u8]) -> Exchange {
-        self.sleeper.set_deadline(self.shared.clock.now_ns().saturating_add(self.shared.timeout.as_nanos() as u64));
         let mut retried = false;
         let exchange = loop {
             let exchange = self.attempt(action, request, &mut retried).await;
@@ -190,6 +189,7 @@ impl Client {
         let mut connection = connection;
         let was_used = std::mem::replace(&mut connection.used, true);
         let started_ns = shared.clock.now_ns();
+        sleeper.set_deadline(started_ns.saturating_add(shared.timeout.as_nanos() as u64));
         let result = sleeper.until_deadline(converse(&mut connection.stream, request, answer, wanted, shared)).await;
         let finished_ns = shared.clock.now_ns();
         let ending = match result {
@@ -211,13 +211,18 @@ impl Client {
         Some(Exchange { ending, started_ns, finished_ns })
     }
 
-    /// The open connection to an origin, or a new one.
+    fn set_deadline(&self, now_ns: u64) {
+        self.sleeper.set_deadline(now_ns.saturating_add(self.shared.timeout.as_nanos() as u64));
+    }
+
+    /// The open connection to an origin, or a new one. Both opening it and the exchange may take a whole time-out.
     async fn connection(&mut self, origin: usize) -> Result<Connection, String> {
         if let Some(mut connection) = self.connections[origin].take()
             && is_quiet(&mut connection.stream, &self.shared.buffer).await
         {
             return Ok(connection);
         }
+        self.set_deadline(self.shared.clock.now_ns());
         let place = &self.shared.places[origin];
         let addresses = &place.replicas[self.turn % place.replicas.len()];
         self.turn = self.turn.wrapping_add(1);

@@ -479,25 +479,35 @@ struct Turn {
 impl Turn {
     async fn closed(self, mut actor: Actor, start_ns: u64) {
         let lane = self.lane.clone();
-        let mut intended_ns = start_ns;
+        let (mut intended_ns, mut now_ns) = (start_ns, 0);
         let mut started = false;
         while intended_ns < self.end_ns {
             let begun = lane.shard.begin(intended_ns);
-            let slept = lane.pacer.sleep_until(intended_ns, &actor.sleeper).await;
-            if slept == Err(Stopped) || !self.may_begin() {
+            let released_ns = self.release(&actor, intended_ns, now_ns).await;
+            let Some(released_ns) = released_ns.filter(|_| self.may_begin()) else {
                 lane.shard.withdraw(begun);
                 break;
-            }
+            };
             if !std::mem::replace(&mut started, true) {
                 lane.users.set(lane.users.get() + 1);
             }
-            let released_ns = lane.pacer.now_ns();
             let done = lane.operate(&mut actor, begun, released_ns).await;
-            intended_ns = done.finished_ns + self.pause_ns(&mut actor.user, &done);
+            now_ns = done.finished_ns;
+            intended_ns = now_ns + self.pause_ns(&mut actor.user, &done);
         }
         if started {
             lane.users.set(lane.users.get() - 1);
         }
+    }
+
+    /// Waits until an operation is due; says when it was let go, or nothing when no more may begin. One that is due at
+    /// the end of the one before it is let go then: there is nothing to wait for, and no need to ask for the time.
+    async fn release(&self, actor: &Actor, intended_ns: u64, now_ns: u64) -> Option<u64> {
+        let pacer = &self.lane.pacer;
+        if intended_ns == now_ns {
+            return (!pacer.is_stopped()).then_some(now_ns);
+        }
+        pacer.sleep_until(intended_ns, &actor.sleeper).await.ok().map(|()| pacer.now_ns())
     }
 
     fn may_begin(&self) -> bool {

@@ -269,3 +269,253 @@ fn what_became_of_a_request_is_said_as_it_is() {
         assert_eq!((count(&ops), reasons.join(", ")), (expect, reason.to_owned()), "{method} {outcome} {reason}");
     }
 }
+
+#[test]
+fn a_refused_connection_did_not_happen() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let ops = run(&LoadSettings { requests: Some(2), ..settings(&url, one_get(), closed(1)) });
+    let ops = &ops["GET /x"];
+    assert_eq!((ops.failed, &ops.errors), (2, &BTreeMap::from([("connection refused".to_owned(), 2)])));
+}
+
+#[test]
+fn a_connection_closed_while_idle_is_replaced_and_its_request_sent_once_more() {
+    // Every third request of a connection finds it closed.
+    let server = Server::start(|_, before| if before % 3 == 2 { Reply::Close } else { Reply::Answer(200, "{}") });
+    let ops = run(&LoadSettings { requests: Some(10), ..settings(&server.url, one_get(), closed(1)) });
+    assert_eq!((ops["GET /x"].ok, ops["GET /x"].count()), (10, 10));
+    assert_eq!(server.seen().len(), 14, "ten that were answered and four that were not");
+}
+
+#[test]
+fn without_keep_alive_every_request_has_a_connection_of_its_own() {
+    let server = Server::start(|_, _| Reply::Answer(200, "{}"));
+    let settings = settings(&server.url, one_get(), closed(1));
+    run(&LoadSettings { requests: Some(5), disable_keepalive: true, ..settings });
+    let seen = server.seen();
+    assert_eq!(seen.iter().map(|seen| seen.connection).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(seen[0].head.contains("connection: close"));
+}
+
+#[test]
+fn users_register_for_themselves_and_never_share_an_account() {
+    let server = Server::start(|seen, _| match seen.line.split(' ').nth(1).unwrap() {
+        "/register" => Reply::Made(201, format!(r#"{{"token": "t-{}"}}"#, seen.body)),
+        "/tasks" => Reply::Answer(201, r#"{"id": 42}"#),
+        _ => Reply::Answer(200, "{}"),
+    });
+    let scenario = scenario(serde_json::json!({
+        "setup": [
+            { "method": "POST", "path": "/register", "body": "{{run}}-{{user}}",
+              "extract": { "token": { "json": "/token" } }, "check": { "status": [201] } },
+            { "method": "POST", "path": "/tasks", "repeat": 2, "headers": { "authorization": "{{token}}" },
+              "extract": { "task": { "json": "/id", "collect": true } } },
+        ],
+        "steps": [
+            { "path": "/tasks/{{pick:task}}?n={{n}}", "name": "get", "headers": { "Authorization": "{{token}}" } },
+            { "path": "/tasks/{{take:task}}", "name": "delete", "method": "DELETE" },
+        ],
+    }));
+    let ops = run(&LoadSettings { requests: Some(60), ..settings(&server.url, scenario, closed(3)) });
+    // Each of three users deletes its two tasks; with none left, neither step can be drawn.
+    let mut owners: BTreeMap<String, std::collections::BTreeSet<u64>> = BTreeMap::new();
+    for seen in server.seen() {
+        if let Some(line) = seen.head.lines().find(|line| line.to_lowercase().starts_with("authorization")) {
+            owners.entry(line.to_lowercase()).or_default().insert(seen.connection);
+        }
+    }
+    assert_eq!(owners.len(), 3);
+    assert!(owners.contains_key("authorization: t-r1-2"), "{owners:?}");
+    assert!(owners.values().all(|connections| connections.len() == 1), "a token on two connections: {owners:?}");
+    assert_eq!(ops["delete"].ok, 6);
+    let impossible: u64 = ops.values().map(|ops| ops.failed).sum();
+    assert_eq!(ops.values().map(OpsRecord::count).sum::<u64>(), 60);
+    assert!(impossible > 0);
+}
+
+#[test]
+fn a_setup_step_that_fails_ends_the_role_with_step_status_and_body() {
+    let server = Server::start(|_, _| Reply::Answer(409, r#"{"detail": "taken"}"#));
+    let scenario = scenario(serde_json::json!({
+        "setup": [{ "name": "register", "method": "POST", "path": "/r",
+                    "check": { "status": [201], "json": { "/id": "integer" } } }],
+        "steps": [{ "path": "/" }],
+    }));
+    let error = failure(&settings(&server.url, scenario, closed(1)));
+    assert_eq!(error, r#"setup step "register" of user 0: HTTP 409: {"detail": "taken"}"#);
+}
+
+#[test]
+fn a_wrong_scenario_is_refused_before_a_connection_is_opened() {
+    for (step, part) in [
+        (serde_json::json!({ "path": "x" }), "must begin with /"),
+        (serde_json::json!({ "path": "/{{token}}" }), "nor extracted by any step"),
+        (serde_json::json!({ "path": "/{{pick:ids}}" }), "no step collects"),
+        (serde_json::json!({ "path": "/{{random:9-1}}" }), "is empty"),
+        (serde_json::json!({ "path": "/{{n" }), "without }}"),
+        (serde_json::json!({ "path": "/", "method": "G T" }), "not a method"),
+        (serde_json::json!({ "path": "/", "headers": { "a b": "c" } }), "is not a header"),
+        (serde_json::json!({ "path": "/", "headers": { "Content-Length": "3" } }), "leave it out"),
+        (serde_json::json!({ "path": "/", "check": { "json": { "/a": "text" } } }), "unknown type"),
+        (serde_json::json!({ "path": "/", "extract": { "a": {} } }), "either json or header"),
+        (serde_json::json!({ "path": "/", "weight": 0 }), "none can be drawn"),
+    ] {
+        let scenario = scenario(serde_json::json!({ "steps": [step] }));
+        let error = failure(&settings("http://127.0.0.1:1", scenario, closed(1)));
+        assert!(error.contains(part), "{step}: {error}");
+    }
+}
+
+#[test]
+fn checks_look_at_the_body_and_say_what_is_wrong_with_it() {
+    let cases = [
+        ("/tasks", "array", r#"{"tasks": []}"#, ""),
+        ("/tasks", "array", r#"{"tasks": {}}"#, "check /tasks: not an array"),
+        ("/tasks", "array?", r#"{"tasks": null}"#, ""),
+        ("/tasks", "any", "{}", "check /tasks: not there"),
+        ("/tasks/0/id", "integer", r#"{"tasks": [{"id": 1.5}]}"#, "check /tasks/0/id: not an integer"),
+        ("/ok", "=true", r#"{"ok": true}"#, ""),
+        ("/ok", "=yes", r#"{"ok": "no"}"#, "check /ok: not \"yes\""),
+        ("/ok", "any", "<html>", "check: not JSON"),
+    ];
+    for (pointer, what, body, reason) in cases {
+        let server = Server::start(move |_, _| Reply::Answer(200, body));
+        let scenario = scenario(serde_json::json!({
+            "steps": [{ "path": "/x", "check": { "json": { pointer: what } } }],
+        }));
+        let ops = run(&LoadSettings { requests: Some(1), ..settings(&server.url, scenario, closed(1)) });
+        let ops = &ops["GET /x"];
+        let reasons: Vec<&str> = ops.errors.keys().map(String::as_str).collect();
+        assert_eq!((ops.wrong, reasons.concat()), (u64::from(!reason.is_empty()), reason.to_owned()), "{body}");
+    }
+}
+
+#[test]
+fn steps_are_drawn_by_weight() {
+    let server = Server::start(|_, _| Reply::Answer(200, "{}"));
+    let scenario = scenario(serde_json::json!({
+        "steps": [{ "path": "/a", "weight": 9 }, { "path": "/b", "weight": 1 }, { "path": "/c", "weight": 0 }],
+    }));
+    let ops = run(&LoadSettings { requests: Some(1000), ..settings(&server.url, scenario, closed(2)) });
+    let rare = ops["GET /b"].ok;
+    // Mean 100, deviation 9.5.
+    assert!((50..150).contains(&rare) && !ops.contains_key("GET /c"), "{rare} of 1000");
+}
+
+#[test]
+fn an_open_loop_offers_exactly_its_schedule() {
+    let server = Server::start(|_, _| Reply::Answer(200, "{}"));
+    let records = records(&settings(&server.url, one_get(), open("300ms:500,200ms:~1000", 20)), 1);
+    let ops = &merged(&records)["GET /x"];
+    // 150 in the first stage, 150 in the ramp from 500 to 1000 a second.
+    assert_eq!((ops.ok, ops.count()), (300, 300));
+}
+
+#[test]
+fn a_stall_shows_in_the_time_of_everything_that_was_due_in_it() {
+    let begin = std::sync::OnceLock::new();
+    // Nothing is answered in the 300 ms after the first request.
+    let server = Server::start(move |_, _| {
+        let now_ns = Clock::real().now_ns();
+        let end_ns = begin.get_or_init(|| now_ns) + 300_000_000;
+        Reply::At(end_ns.max(now_ns))
+    });
+    let ops = run(&settings(&server.url, one_get(), open("600ms:500", 4)));
+    let ops = &ops["GET /x"];
+    assert_eq!(ops.ok, 300);
+    // Half of the requests fell into the stall, and waited 150 ms on average, though only four were sent in it.
+    let waited = |quantile| ops.wait.quantile(quantile).unwrap().as_millis();
+    let total = |quantile| ops.total.quantile(quantile).unwrap().as_millis();
+    assert!((100..220).contains(&total(0.75)), "p75 of total {} ms", total(0.75));
+    assert!((100..220).contains(&waited(0.75)), "p75 of wait {} ms", waited(0.75));
+    assert!(total(0.99) >= 280, "p99 of total {} ms", total(0.99));
+}
+
+#[test]
+fn what_was_due_and_never_sent_counts_as_failed() {
+    let server = Server::start(|_, _| Reply::Silence);
+    let settings = settings(&server.url, one_get(), open("200ms:100", 1));
+    let settings =
+        LoadSettings { duration: Some(Duration::from_millis(200)), timeout: Duration::from_millis(300), ..settings };
+    let ops = run(&settings);
+    let ops = &ops["GET /x"];
+    assert_eq!((ops.unknown, ops.failed, ops.errors[driver::NOT_SENT]), (1, 19, 19));
+}
+
+#[test]
+fn stopping_begins_nothing_more_and_waits_for_what_is_under_way() {
+    let server = Server::start(|_, before| if before == 0 { Reply::Silence } else { Reply::Answer(200, "{}") });
+    let plan = LoadPlan::Closed { users: 2, think: Duration::from_secs(3600), spawn_rate: 0.0 };
+    let settings = LoadSettings { timeout: Duration::from_millis(200), ..settings(&server.url, one_get(), plan) };
+    let mut hosted = host(&settings, 1);
+    assert!(hosted.wait_until_started());
+    hosted.admin.control.start(0);
+    wait_for(|| hosted.admin.recorder.totals()[0] == 1);
+    hosted.admin.control.stop();
+    wait_for(|| hosted.admin.health().drained);
+    assert_eq!(hosted.admin.recorder.totals(), [1, 0, 1, 0]);
+    let names: std::collections::BTreeSet<String> =
+        hosted.admin.series.after(0).into_iter().map(|point| point.name).collect();
+    assert!(["users", "in_flight", "connections", "backlog"].iter().all(|name| names.contains(*name)), "{names:?}");
+    hosted.request_stop();
+    hosted.join().unwrap();
+}
+
+#[test]
+fn replicas_share_users_and_requests_without_overlap() {
+    let server = Server::start(|_, _| Reply::Answer(200, "{}"));
+    let scenario = scenario(serde_json::json!({ "steps": [{ "path": "/{{user}}", "name": "x" }] }));
+    let mut users = Vec::new();
+    let mut total = OpsRecord::default();
+    for replica in 1..=3 {
+        let plan = LoadPlan::Closed { users: 7, think: Duration::ZERO, spawn_rate: 0.0 };
+        let shared = LoadSettings { workers: 3, requests: Some(50), ..settings(&server.url, scenario.clone(), plan) };
+        let before = server.seen().len();
+        total.merge(&merged(&records(&shared, replica))["x"]);
+        let mut seen: Vec<String> =
+            server.seen()[before..].iter().map(|seen| seen.line.split(' ').nth(1).unwrap().to_owned()).collect();
+        seen.sort();
+        seen.dedup();
+        users.extend(seen);
+    }
+    users.sort();
+    assert_eq!(users, ["/0", "/1", "/2", "/3", "/4", "/5", "/6"]);
+    assert_eq!(total.count(), 50);
+}
+
+#[test]
+fn a_user_starts_at_its_turn_and_its_first_operation_is_due_then() {
+    let server = Server::start(|_, _| Reply::Answer(200, "{}"));
+    let plan = LoadPlan::Closed { users: 3, think: Duration::from_secs(3600), spawn_rate: 10.0 };
+    let settings = settings(&server.url, scenario(serde_json::json!({ "steps": [{ "path": "/{{user}}" }] })), plan);
+    let started_ns = Clock::real().now_ns();
+    run(&LoadSettings { duration: Some(Duration::from_millis(250)), ..settings });
+    assert_eq!(server.seen().len(), 3);
+    assert!(Clock::real().now_ns() - started_ns >= 200_000_000, "the third user starts after 200 ms");
+}
+
+#[test]
+fn ten_thousand_idle_users_are_small() {
+    let compiled = scenario::Compiled::new(
+        &one_get(),
+        scenario::Origin::plain(&["127.0.0.1:1".to_owned()]),
+        &scenario::Options { run: "r", seed: 1, keep_alive: true },
+    )
+    .unwrap();
+    let user = compiled.user(0);
+    assert!(size_of_val(&user) < 1024, "a user takes {} bytes", size_of_val(&user));
+    assert!(size_of::<client::Client>() < 512, "a client takes {} bytes", size_of::<client::Client>());
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_named() {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    raise_file_limit(10).unwrap();
+    if let Some(hard) = hard {
+        let error = raise_file_limit(hard + 1).unwrap_err().to_string();
+        assert!(error.contains(&hard.to_string()) && error.contains("--load-workers"), "{error}");
+    }
+    assert_eq!(needed_files(&closed(10_000), 4), 2_564);
+}
