@@ -5,16 +5,17 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use kit::OpsRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{input, surroundings};
 use crate::experiment::{Experiment, Trial, file};
-use crate::measure::{Sample, TrialSummary};
-use crate::report::csv;
+use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
+use crate::report::{csv, hlog};
+use crate::verdict::Verdict;
 
 /// An archive on disk.
 #[derive(Clone, Debug)]
@@ -100,11 +101,29 @@ impl Archive {
         write_whole(&self.folder.join(name), bytes)
     }
 
-    /// Writes a value as JSON.
+    /// Writes the machine and the conditions of the run.
     ///
     /// # Errors
     /// As [`Archive::write`].
-    pub fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+    pub fn write_environment(&self, environment: &serde_json::Value) -> anyhow::Result<()> {
+        self.write_json("environment.json", environment)
+    }
+
+    /// Writes the summary of all trials, and what it means for the objectives.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_conclusions(&self, study: &StudySummary, verdict: &Verdict) -> anyhow::Result<()> {
+        self.write_json("summary.json", study)?;
+        self.write_json("verdict.json", verdict)
+    }
+
+    /// Where the report is.
+    pub fn report_page(&self) -> PathBuf {
+        self.folder.join("report.html")
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let mut text = serde_json::to_vec_pretty(value).with_context(|| format!("writing {name}"))?;
         text.push(b'\n');
         self.write(name, &text)
@@ -157,12 +176,12 @@ impl Archive {
             .collect()
     }
 
-    /// A JSON file of the archive, null when it is not there.
+    /// The machine and the conditions of the run, null when they were not written yet.
     ///
     /// # Errors
-    /// When it is damaged, as input.
-    pub fn json(&self, name: &str) -> anyhow::Result<serde_json::Value> {
-        let path = self.folder.join(name);
+    /// When the file is damaged, as input.
+    pub fn environment(&self) -> anyhow::Result<serde_json::Value> {
+        let path = self.folder.join("environment.json");
         if path.exists() { parse(&path, &read(&path)?) } else { Ok(serde_json::Value::Null) }
     }
 
@@ -247,51 +266,23 @@ impl TrialFiles {
             .map_err(|error| refused(&self.folder, &error))
     }
 
-    /// Writes what is written whole once the trial has ended.
+    /// Writes what is written whole once the trial has ended: the interval log, and the tables by kind.
+    /// `method` gives the HTTP method of a kind, `start_unix_s` is when the schedule began.
     ///
     /// # Errors
     /// As [`TrialFiles::series`].
-    pub fn finish(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        write_whole(&self.folder.join(name), bytes)
-    }
-}
-
-/// The operations of a trial, kept as they came: encoded, a few kB for each second and kind.
-#[derive(Clone, Debug, Default)]
-pub struct OpsLog {
-    lines: Vec<(u32, String)>,
-}
-
-impl OpsLog {
-    /// Adds a record's line, unless its second is still open; gives the record back.
-    ///
-    /// # Errors
-    /// When the line is none.
-    pub fn add(&mut self, line: &str) -> anyhow::Result<Option<OpsRecord>> {
-        let record: OpsRecord = serde_json::from_str(line).context("an operations record could not be read")?;
-        if record.open {
-            return Ok(None);
-        }
-        self.lines.push((record.second, line.to_owned()));
-        Ok(Some(record))
-    }
-
-    /// The records by second and kind, those of several generators merged.
-    ///
-    /// # Errors
-    /// When a line cannot be read.
-    pub fn records(&self) -> anyhow::Result<Vec<OpsRecord>> {
-        let mut merged = std::collections::BTreeMap::<(u32, String), OpsRecord>::new();
-        for (_, line) in &self.lines {
-            let record: OpsRecord = serde_json::from_str(line)?;
-            match merged.entry((record.second, record.kind.clone())) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(record);
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(&record),
-            }
-        }
-        Ok(merged.into_values().collect())
+    pub fn finish(
+        &self,
+        ops: &OpsLog,
+        window: Range<u32>,
+        method: &dyn Fn(&str) -> String,
+        start_unix_s: f64,
+    ) -> anyhow::Result<()> {
+        let write = |name: &str, bytes: &[u8]| write_whole(&self.folder.join(name), bytes);
+        let measured_s = f64::from(window.end.saturating_sub(window.start));
+        write("ops.hlog", &hlog::interval_log(ops, start_unix_s)?)?;
+        write("stats.csv", csv::stats_csv(ops, window, method, measured_s).as_bytes())?;
+        write("failures.csv", csv::failures_csv(ops, method, start_unix_s as u64).as_bytes())
     }
 }
 

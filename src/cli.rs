@@ -24,7 +24,6 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once, at the start")]
 enum Command {
     /// Run an experiment: a file, or the name of one that comes along
     Run(RunArgs),
@@ -212,7 +211,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Report(args) => redraw(&args.archive)?,
         Command::Compare(args) => compare_verb(&args)?,
         Command::Doctor => say(&doctor::report()),
-        Command::Selftest(args) => selftest::run(args)?,
+        Command::Selftest(args) => selftest::run(&args)?,
         Command::Serve(args) => return Ok(serve(args)),
     };
     Ok(ExitCode::from(code))
@@ -378,5 +377,5 @@ fn compare_verb(args: &CompareArgs) -> anyhow::Result<u8> {
 fn redraw(folder: &Path) -> anyhow::Result<u8> {
     let archive = Archive::open(folder)?;
     run::report(&archive)?;
-    Ok(say(&format!("{}\n", archive.folder().join("report.html").display())))
+    Ok(say(&format!("{}\n", archive.report_page().display())))
 }

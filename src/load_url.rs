@@ -20,8 +20,9 @@ pub use result::{Collected, LoadResult, Second};
 
 use crate::experiment::LoadPlan;
 use crate::load::scenario::Origin;
-use crate::load::schedule::{parse_duration, parse_stages, total_duration};
+use crate::load::schedule::{parse_stages, total_duration};
 use crate::load::{Check, LoadSettings, Scenario, Stage, Step};
+use crate::units::parse_duration;
 use crate::verdict::Slo;
 
 /// Load any HTTP or HTTPS address, and measure it.

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use kit::OpsRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Levels, LoadPlan, Trial};
@@ -16,6 +15,7 @@ pub mod crossover;
 pub mod efficiency;
 pub mod guards;
 pub mod knee;
+pub mod ops_log;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod search;
@@ -25,6 +25,7 @@ pub mod study;
 mod trial;
 pub mod usl;
 
+pub use ops_log::OpsLog;
 pub use study::summarize_study;
 pub use trial::summarize_trial;
 
@@ -68,8 +69,8 @@ pub struct TrialRecord {
     pub trial: Trial,
     /// How load was offered, with the trial's levels filled in.
     pub load: LoadPlan,
-    /// Operations by second and kind, replicas merged, the second since the start of the schedule.
-    pub ops: Vec<OpsRecord>,
+    /// Operations by second and kind, the second since the start of the schedule.
+    pub ops: OpsLog,
     /// Gauges.
     pub series: Vec<Sample>,
     /// The measured seconds.

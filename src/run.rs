@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::archive::{Archive, OpsLog};
+use crate::archive::Archive;
 use crate::database::Server;
 use crate::deploy::in_process::InProcess;
 use crate::deploy::processes::Processes;
@@ -51,8 +51,8 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let mut results = archive.results()?;
     let mut planned = schedule::initial(experiment, &archive.plan()?);
     archive.write_plan(&planned)?;
-    if archive.json("environment.json")?.is_null() {
-        archive.write_json("environment.json", &environment::describe(experiment, &budget))?;
+    if archive.environment()?.is_null() {
+        archive.write_environment(&environment::describe(experiment, &budget))?;
     }
     if !options.skip_health_check {
         environment::check_external(experiment)?;
@@ -89,7 +89,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     progress.finish();
     let (study, verdict) = report(archive)?;
     print!("{}", text(archive, &study, &verdict)?);
-    eprintln!("\nreport: {}", archive.folder().join("report.html").display());
+    eprintln!("\nreport: {}", archive.report_page().display());
     if interrupt.is_asked() {
         let left = planned.len().saturating_sub(results.len());
         eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
@@ -101,10 +101,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
 /// Runs one trial and saves it; none when it was interrupted.
 fn run_trial(site: &Site<'_>, trial: &Trial, archive: &Archive) -> anyhow::Result<Option<TrialSummary>> {
     let mut files = archive.begin_trial(trial)?;
-    let (record, _): (_, OpsLog) = match trial::run(site, trial, &mut files)? {
-        Ended::Done(record, ops) => (record, ops),
-        Ended::Interrupted => return Ok(None),
-    };
+    let Ended::Done(record) = trial::run(site, trial, &mut files)? else { return Ok(None) };
     let summary = measure::summarize_trial(&record);
     archive.append_result(&summary)?;
     Ok(Some(summary))
@@ -127,8 +124,7 @@ pub fn report(archive: &Archive) -> anyhow::Result<(StudySummary, Verdict)> {
     let trials = archive.results()?;
     let study = measure::summarize_study(&experiment, &trials);
     let verdict = verdict::judge(&experiment, &study);
-    archive.write_json("summary.json", &study)?;
-    archive.write_json("verdict.json", &verdict)?;
+    archive.write_conclusions(&study, &verdict)?;
     with_input(archive, &study, &verdict, |input| {
         for file in report::render(input)? {
             archive.write(&file.path, &file.bytes)?;
@@ -156,7 +152,7 @@ fn with_input<T>(
         study,
         trials: &trials,
         verdict: &serde_json::to_value(verdict)?,
-        environment: &archive.json("environment.json")?,
+        environment: &archive.environment()?,
         planned: plan.len(),
         notes: &notes,
     })

@@ -8,13 +8,13 @@ use std::time::Duration;
 use kit::{OpsRecord, RoleConfig};
 
 use super::{Deployment, Launch, Replica, pinning};
-use crate::archive::{OpsLog, TrialFiles};
+use crate::archive::TrialFiles;
 use crate::database::{Databases, Server};
 use crate::error::surroundings;
 use crate::experiment::{DeploymentKind, Experiment, LoadPlan, Trial};
 use crate::interrupt::Interrupt;
 use crate::load::LoadSettings;
-use crate::measure::{Participant, Sample, TrialRecord};
+use crate::measure::{OpsLog, Participant, Sample, TrialRecord};
 use crate::report::csv;
 use crate::systems::{Assembly, Part, System};
 use crate::units;
@@ -44,7 +44,7 @@ pub struct Site<'a> {
 /// What came of a trial.
 pub enum Ended {
     /// Its record.
-    Done(Box<TrialRecord>, OpsLog),
+    Done(Box<TrialRecord>),
     /// It was interrupted; what it had measured is in its files.
     Interrupted,
 }
@@ -96,13 +96,13 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
     let record = TrialRecord {
         trial: trial.clone(),
         load: plan,
-        ops: collected.ops.records()?,
+        ops: collected.ops,
         series: collected.series,
         window,
         participants: running.started.iter().map(|started| started.participant.clone()).collect(),
         failure,
     };
-    Ok(Ended::Done(Box::new(record), collected.ops))
+    Ok(Ended::Done(Box::new(record)))
 }
 
 fn start_system(site: &Site<'_>, trial: &Trial, assembly: &Assembly, files: &TrialFiles) -> anyhow::Result<Running> {
@@ -315,8 +315,7 @@ fn measure(
     drain(site, running, &clock)?;
     read_generators(running, origin_ns, start_unix_s, collected, files)?;
     collected.write_history(u32::MAX, start_unix_s, files)?;
-    files.finish("ops.hlog", &crate::report::hlog::interval_log(&collected.ops.records()?, start_unix_s)?)?;
-    write_tables(site, &window, collected, start_unix_s, files)?;
+    files.finish(&collected.ops, window, &|kind| method_of(site, kind), start_unix_s)?;
     Ok(failure)
 }
 
@@ -331,22 +330,11 @@ fn phase(plan: &LoadPlan, warmup: Duration, at_s: f64) -> &'static str {
     }
 }
 
-fn write_tables(
-    site: &Site<'_>,
-    window: &std::ops::Range<u32>,
-    collected: &Collected,
-    start_unix_s: f64,
-    files: &TrialFiles,
-) -> anyhow::Result<()> {
+/// The HTTP method of a kind of operation, for the tables.
+fn method_of(site: &Site<'_>, kind: &str) -> String {
     let scenario = site.system.scenario(site.experiment, &crate::experiment::Levels::new());
-    let method = |kind: &str| {
-        let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
-        step.map_or_else(String::new, |step| step.method.clone())
-    };
-    let ops = collected.ops.records()?;
-    let seconds = f64::from(window.end - window.start);
-    files.finish("stats.csv", csv::stats_csv(&ops, window.clone(), &method, seconds).as_bytes())?;
-    files.finish("failures.csv", csv::failures_csv(&ops, &method, start_unix_s as u64).as_bytes())
+    let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
+    step.map_or_else(String::new, |step| step.method.clone())
 }
 
 /// Readings of every replica, at the same place of every interval.
@@ -398,13 +386,13 @@ fn read_generators(
     for (index, started) in running.started.iter().enumerate().filter(|(_, started)| started.is_generator()) {
         let (mut ops_read, mut series_read) = collected.read.get(&index).copied().unwrap_or_default();
         for line in started.replica.admin().ops(ops_read)?.lines() {
-            match collected.ops.add(line)? {
-                Some(record) => {
-                    ops_read = ops_read.max(record.seq);
-                    collected.waiting.entry(record.second).or_default().merge(&record);
-                }
+            let record = collected.ops.add(line)?;
+            if record.open {
                 // The seconds from the oldest open one on are not complete.
-                None => open_from = open_from.min(serde_json::from_str::<OpsRecord>(line)?.second),
+                open_from = open_from.min(record.second);
+            } else {
+                ops_read = ops_read.max(record.seq);
+                collected.waiting.entry(record.second).or_default().merge(&record);
             }
         }
         for line in started.replica.admin().series(series_read)?.lines() {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::Stage;
+use crate::units::parse_duration;
 
 const NS_PER_S: f64 = 1e9;
 
@@ -158,42 +159,6 @@ fn parse_stage(text: &str, before_per_s: f64) -> Result<Stage, String> {
     Ok(Stage { duration: Some(duration), from_per_s, to_per_s })
 }
 
-/// Reads `1m30s`, `250ms`, `1.5s`, `2h`; a bare number is seconds.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 10s, 250ms or 1m30s");
-    let text_left = text.trim();
-    if text_left.is_empty() {
-        return Err(wrong());
-    }
-    if let Ok(seconds) = text_left.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
-    }
-    let mut rest = text_left;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        seconds += number
-            * match unit {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(wrong()),
-            };
-        rest = after;
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,18 +246,6 @@ mod tests {
         ] {
             let error = parse_stages(text).unwrap_err();
             assert!(error.contains(part) && error.contains("30s:100"), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn durations_are_read_as_written() {
-        for (text, ms) in
-            [("1m30s", 90_000), ("250ms", 250), ("1.5s", 1500), ("10", 10_000), ("2h", 7_200_000), (" 3s ", 3000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "s", "10x", "-1", "1s5", "nan"] {
-            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 }

@@ -91,9 +91,9 @@ impl Nulls {
     }
 }
 
-fn merge<'a>(records: impl Iterator<Item = &'a OpsRecord>) -> OpsRecord {
+fn merge(records: impl Iterator<Item = OpsRecord>) -> OpsRecord {
     let mut all = OpsRecord::default();
-    records.for_each(|record| all.merge(record));
+    records.for_each(|record| all.merge(&record));
     all
 }
 
@@ -224,12 +224,12 @@ pub(crate) fn rates_in_window(samples: &[(f64, f64)], window: &Range<u32>) -> Ve
 }
 
 fn kinds(record: &TrialRecord) -> Vec<KindSummary> {
-    let mut by_kind: BTreeMap<&str, OpsRecord> = BTreeMap::new();
+    let mut by_kind: BTreeMap<String, OpsRecord> = BTreeMap::new();
     for op in record.ops.iter().filter(|op| record.window.contains(&op.second)) {
-        by_kind.entry(&op.kind).or_default().merge(op);
+        by_kind.entry(op.kind.clone()).or_default().merge(&op);
     }
-    let summary = |(kind, ops): (&str, OpsRecord)| KindSummary {
-        kind: kind.to_owned(),
+    let summary = |(kind, ops): (String, OpsRecord)| KindSummary {
+        kind,
         requests: ops.count(),
         ok: ops.ok,
         failed: ops.failed,
@@ -244,26 +244,35 @@ fn kinds(record: &TrialRecord) -> Vec<KindSummary> {
 /// All seconds from the first with an operation to the last, and the whole window: a second in which nothing was
 /// intended is a row of zeros, because nothing happening is a measurement too.
 fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
-    let mut by_second: BTreeMap<u32, OpsRecord> = BTreeMap::new();
-    for op in &record.ops {
-        by_second.entry(op.second).or_default().merge(op);
-    }
-    let first = by_second.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
-    let last = by_second.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
-    let mut row = |second: u32| {
-        let ops = by_second.remove(&second).unwrap_or_default();
-        SecondSummary {
-            second,
-            measured: record.window.contains(&second),
-            offered: ops.count(),
-            ok: ops.ok,
-            failed: ops.failed,
-            unknown: ops.unknown,
-            wrong: ops.wrong,
-            latency: spread(&ops.total),
+    let mut rows: BTreeMap<u32, SecondSummary> = BTreeMap::new();
+    let mut under_way = OpsRecord::default();
+    for op in record.ops.iter() {
+        // In the order of seconds: one is decoded at a time.
+        if op.second != under_way.second {
+            rows.insert(under_way.second, second_of(&under_way, record));
+            under_way = OpsRecord { second: op.second, ..OpsRecord::default() };
         }
-    };
-    (first..last).map(&mut row).collect()
+        under_way.merge(&op);
+    }
+    rows.insert(under_way.second, second_of(&under_way, record));
+    rows.retain(|_, row| row.offered > 0);
+    let first = rows.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
+    let last = rows.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
+    let nothing = |second: u32| second_of(&OpsRecord { second, ..OpsRecord::default() }, record);
+    (first..last).map(|second| rows.remove(&second).unwrap_or_else(|| nothing(second))).collect()
+}
+
+fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
+    SecondSummary {
+        second: ops.second,
+        measured: record.window.contains(&ops.second),
+        offered: ops.count(),
+        ok: ops.ok,
+        failed: ops.failed,
+        unknown: ops.unknown,
+        wrong: ops.wrong,
+        latency: spread(&ops.total),
+    }
 }
 
 #[cfg(test)]
@@ -272,6 +281,15 @@ mod tests {
     use crate::measure::samples::{gauge as samples, op, participant, record};
     use kit::Outcome;
 
+    fn add(record: &mut TrialRecord, second: u32, times: u64, op: &kit::Op, error: Option<&str>) {
+        let mut ops: Vec<_> = record.ops.iter().collect();
+        let mut more = OpsRecord { second, kind: "GET /".to_owned(), ..OpsRecord::default() };
+        (0..times).for_each(|_| more.record(op));
+        more.errors.extend(error.map(|error| (error.to_owned(), times)));
+        ops.push(more);
+        record.ops = ops.into_iter().collect();
+    }
+
     fn guard_ids(summary: &TrialSummary) -> Vec<String> {
         summary.guards.iter().map(|guard| guard.id.clone()).collect()
     }
@@ -279,7 +297,7 @@ mod tests {
     #[test]
     fn only_the_window_enters_a_number_and_every_second_is_kept() {
         let mut record = record(200, 20);
-        (0..5_000).for_each(|_| record.ops[0].record(&op(Outcome::Ok, 200, 900)));
+        add(&mut record, 0, 5_000, &op(Outcome::Ok, 200, 900), None);
         let summary = summarize_trial(&record);
         assert_eq!((summary.total_requests, summary.goodput_rps, summary.seconds.len()), (2_000, Some(200.0), 12));
         assert!((summary.latency_p95_ms.unwrap() - 20.0).abs() < 0.05, "{:?}", summary.latency_p95_ms);
@@ -290,8 +308,7 @@ mod tests {
     #[test]
     fn a_trial_in_which_nothing_was_answered_is_invalid_and_has_no_error_rate() {
         let mut record = record(0, 0);
-        (0..7).for_each(|_| record.ops[5].record(&op(Outcome::Failed, 0, 1)));
-        record.ops[5].errors.insert("connection refused".to_owned(), 7);
+        add(&mut record, 5, 7, &op(Outcome::Failed, 0, 1), Some("connection refused"));
         let summary = summarize_trial(&record);
         let why = "no operation completed: 7 were tried, and the commonest error (7 times) is connection refused";
         assert_eq!((summary.valid, summary.invalid.as_deref(), summary.error_rate), (false, Some(why), None));
@@ -302,7 +319,7 @@ mod tests {
     #[test]
     fn a_system_that_refuses_everything_was_measured_all_the_same() {
         let mut record = record(0, 0);
-        (0..50).for_each(|_| record.ops[5].record(&op(Outcome::Failed, 503, 1)));
+        add(&mut record, 5, 50, &op(Outcome::Failed, 503, 1), None);
         let summary = summarize_trial(&record);
         assert_eq!((summary.valid, summary.error_rate, summary.goodput_rps), (true, Some(100.0), Some(0.0)));
         assert!(summary.null_reasons["latency_p95_ms"].starts_with("all 50 operations failed"));

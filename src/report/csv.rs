@@ -9,6 +9,7 @@ use std::ops::Range;
 use kit::OpsRecord;
 use kit::op::Latencies;
 
+use crate::measure::OpsLog;
 use crate::report::figure::{Figure, FigureCurve, Panel, Point};
 
 const QUANTILES: [f64; 11] = [0.5, 0.66, 0.75, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999, 1.0];
@@ -29,12 +30,12 @@ pub const FAILURES_HEADER: &str = "Method,Name,Error,Occurrences,First Seen,Last
 
 /// `stats.csv` of the operations intended in `window`, one row a method and name and one for all of them together.
 /// `methods` gives the method of a kind; `duration_s` is the length of the window, by which rates are divided.
-pub fn stats_csv(ops: &[OpsRecord], window: Range<u32>, methods: &dyn Fn(&str) -> String, duration_s: f64) -> String {
+pub fn stats_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> String, duration_s: f64) -> String {
     let mut rows: BTreeMap<(String, String), OpsRecord> = BTreeMap::new();
     let mut all = OpsRecord::default();
     for record in ops.iter().filter(|record| window.contains(&record.second)) {
-        rows.entry((methods(&record.kind), record.kind.clone())).or_default().merge(record);
-        all.merge(record);
+        rows.entry((methods(&record.kind), record.kind.clone())).or_default().merge(&record);
+        all.merge(&record);
     }
     let mut text = format!("{STATS_HEADER}\n");
     for ((method, name), record) in &rows {
@@ -67,12 +68,15 @@ pub fn history_row(unix_s: u64, users: u32, second: &OpsRecord, running: &OpsRec
 }
 
 /// `failures.csv`: what did not end well, by method, name and reason; first and last seen as unix seconds.
-pub fn failures_csv(ops: &[OpsRecord], methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
-    let mut rows: BTreeMap<(String, &str, &str), (u64, u32, u32)> = BTreeMap::new();
-    for record in ops {
+pub fn failures_csv(ops: &OpsLog, methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
+    let mut rows: BTreeMap<(String, String, String), (u64, u32, u32)> = BTreeMap::new();
+    for record in ops.iter() {
         for (error, count) in record.errors.iter().filter(|(_, count)| **count > 0) {
-            let row =
-                rows.entry((methods(&record.kind), &record.kind, error)).or_insert((0, record.second, record.second));
+            let row = rows.entry((methods(&record.kind), record.kind.clone(), error.clone())).or_insert((
+                0,
+                record.second,
+                record.second,
+            ));
             *row = (row.0 + count, row.1.min(record.second), row.2.max(record.second));
         }
     }
@@ -80,7 +84,7 @@ pub fn failures_csv(ops: &[OpsRecord], methods: &dyn Fn(&str) -> String, start_u
     for ((method, name, error), (count, first, last)) in rows {
         let seen = [first, last].map(|second| (start_unix_s + u64::from(second)).to_string());
         let [first, last] = seen;
-        text.push_str(&line(&[field(&method), field(name), field(error), count.to_string(), first, last]));
+        text.push_str(&line(&[field(&method), field(&name), field(&error), count.to_string(), first, last]));
     }
     text
 }
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn stats_hold_each_name_and_all_together_within_the_window() {
         let ops = [second(0, "/tasks", &[500], 0), second(2, "/tasks", &[10, 20, 30], 1), second(3, "/stats", &[5], 0)];
-        let text = stats_csv(&ops, 2..4, &get, 2.0);
+        let text = stats_csv(&ops.into_iter().collect(), 2..4, &get, 2.0);
         expect![[r#"
             Type,Name,Request Count,Failure Count,Median Response Time,Average Response Time,Min Response Time,Max Response Time,Average Content Size,Requests/s,Failures/s,50%,66%,75%,80%,90%,95%,98%,99%,99.9%,99.99%,100%
             GET,/stats,1,0,5.001,4.999,4.997,5.001,100,0.5,0,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001,5.001
@@ -235,6 +239,6 @@ mod tests {
             Method,Name,Error,Occurrences,First Seen,Last Seen
             GET,/tasks,"status 503, ""busy""",3,1700000002,1700000007
         "#]]
-        .assert_eq(&failures_csv(&ops, &get, 1_700_000_000));
+        .assert_eq(&failures_csv(&ops.into_iter().collect(), &get, 1_700_000_000));
     }
 }

@@ -9,20 +9,19 @@ use anyhow::{Context as _, Result, anyhow};
 use base64::Engine as _;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag};
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
-use kit::OpsRecord;
 use kit::op::Latencies;
 
+use crate::measure::OpsLog;
+
 /// The log; `start_unix_s` is the start of the schedule (0 on a virtual clock).
-pub fn interval_log(ops: &[OpsRecord], start_unix_s: f64) -> Result<Vec<u8>> {
+pub fn interval_log(ops: &OpsLog, start_unix_s: f64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let start = UNIX_EPOCH + Duration::try_from_secs_f64(start_unix_s).context("the start of the schedule")?;
     let mut builder = IntervalLogWriterBuilder::new();
     builder.with_start_time(start).with_base_time(start).with_max_value_divisor(1e6);
     let mut writer = builder.begin_log_with(&mut bytes, &mut serializer)?;
-    let mut ordered: Vec<&OpsRecord> = ops.iter().collect();
-    ordered.sort_by(|a, b| (a.second, &a.kind).cmp(&(b.second, &b.kind)));
-    for record in ordered {
+    for record in ops.iter() {
         let phases = [("total", &record.total), ("wait", &record.wait), ("work", &record.work), ("lag", &record.lag)];
         for (phase, latencies) in phases.into_iter().filter(|(_, latencies)| latencies.count() > 0) {
             let name = tag(&record.kind, phase);
@@ -61,7 +60,7 @@ pub fn read_interval_log(bytes: &[u8]) -> Result<Vec<(String, f64, Latencies)>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kit::{Op, Outcome};
+    use kit::{Op, OpsRecord, Outcome};
 
     #[test]
     fn what_is_written_can_be_read() {
@@ -81,7 +80,7 @@ mod tests {
                 bytes: 0,
             });
         }
-        let bytes = interval_log(&[record.clone()], 1_700_000_000.5).expect("written");
+        let bytes = interval_log(&[record.clone()].into_iter().collect(), 1_700_000_000.5).expect("written");
         let lines = read_interval_log(&bytes).expect("read");
         let tags: Vec<&str> = lines.iter().map(|(tag, ..)| tag.as_str()).collect();
         assert_eq!(tags, ["GET_/a__b:total", "GET_/a__b:wait", "GET_/a__b:work", "GET_/a__b:lag"]);
