@@ -477,3 +477,153 @@ fn parse_number(text: &str) -> Result<f64, String> {
         .filter(|number| number.is_finite() && *number >= 0.0)
         .ok_or_else(|| format!("{text:?} is not a number such as 5000, 10k or 1m"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use kit::{Op, OpsRecord, Outcome};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LoadUrlArgs,
+    }
+
+    fn args(line: &str) -> Result<LoadUrlArgs, String> {
+        let words = std::iter::once("load").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.args).map_err(|error| error.to_string())
+    }
+
+    fn result() -> LoadResult {
+        let mut ops = OpsRecord::default();
+        for (ms, outcome, status) in [(10, Outcome::Ok, 200), (20, Outcome::Ok, 200), (30, Outcome::Failed, 503)] {
+            ops.record(&Op {
+                intended_ns: 0,
+                released_ns: 0,
+                started_ns: 1_000_000,
+                finished_ns: ms * 1_000_000,
+                outcome,
+                status,
+                units: 1,
+                bytes: 100,
+            });
+        }
+        ops.errors.insert("HTTP 503".to_owned(), 1);
+        LoadResult {
+            target: "http://x/".to_owned(),
+            plan: LoadPlan::Closed { users: 1, think: Duration::ZERO, spawn_rate: 0.0 },
+            seed: 0,
+            warmup: Duration::ZERO,
+            elapsed: Duration::from_secs(2),
+            ops,
+            records: Vec::new(),
+            seconds: Vec::new(),
+            series: Vec::new(),
+            origin_ns: 0,
+            interrupted: false,
+        }
+    }
+
+    #[test]
+    fn flags_become_the_settings_of_the_role() {
+        let closed = settings(&args("http://h:1/p?q -c 8 -n 10k -H a:b").unwrap()).unwrap();
+        assert_eq!(
+            (closed.requests, closed.duration, closed.base_url.as_deref()),
+            (Some(10_000), None, Some("http://h:1"))
+        );
+        assert_eq!(closed.plan, LoadPlan::Closed { users: 8, think: Duration::ZERO, spawn_rate: 0.0 });
+        assert_eq!(closed.scenario.steps[0].headers["a"], "b");
+
+        let open = settings(&args("http://h/ -q 5k -z 1m30s --warmup 2s --arrivals poisson -b x").unwrap()).unwrap();
+        assert_eq!(open.duration, Some(Duration::from_secs(92)));
+        assert_eq!(open.scenario.steps[0].method, "POST");
+        assert!(matches!(&open.plan, LoadPlan::Open { stages, poisson: true, .. } if stages[0].from_per_s == 5000.0));
+
+        let staged = settings(&args("http://h/ --stages 30s:100,1m:~500").unwrap()).unwrap();
+        assert_eq!(staged.duration, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn wrong_flags_and_urls_are_refused_with_the_way_out() {
+        for (line, part) in [
+            ("", "required"),
+            ("http://h/ -d soon", "not a duration such as"),
+            ("http://h/ -r 0", "not a rate above 0"),
+            ("http://h/ -c 0", "is not from 1"),
+            ("http://h/ -n 1.5", "not a whole number"),
+            ("http://h/ -r 5 --stages 1s:5", "cannot be used with"),
+            ("h:80", "write http://host:port/path"),
+            ("ftp://h/", "unknown scheme"),
+            ("http://h:x/", "is not a URL"),
+            ("http://u@h/", "give a header authorization"),
+            ("http://h/ --stages 5", "30s:100,1m:500"),
+            ("http://h/ --arrivals poisson", "needs --rate"),
+            ("http://h/ -b @/no/such/file", "reading the body from"),
+            ("--urls-from-file /no/such/file", "reading /no/such/file"),
+        ] {
+            let error = args(line).and_then(|args| settings(&args).map(|_| ()).map_err(|error| format!("{error:#}")));
+            let error = error.unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_json_has_the_names_of_the_field_and_null_for_what_was_not_measured() {
+        let json = json(&result(), &None);
+        for (pointer, expect) in [
+            ("/summary/successRate", serde_json::json!(1.0)),
+            ("/summary/requestsPerSec", serde_json::json!(1.5)),
+            ("/summary/totalData", serde_json::json!(300)),
+            ("/statusCodeDistribution/503", serde_json::json!(1)),
+            ("/errorDistribution", serde_json::json!({})),
+            ("/details/DNSLookup/average", serde_json::Value::Null),
+            ("/details/firstByte/fastest", serde_json::Value::Null),
+            ("/rps/mean", serde_json::Value::Null),
+            ("/scalelab/outcomes/failed", serde_json::json!(1)),
+            ("/scalelab/verdict", serde_json::Value::Null),
+        ] {
+            assert_eq!(json.pointer(pointer), Some(&expect), "{pointer}");
+        }
+        // The refused request counts in the latency, as in every tool of the field.
+        let slowest = json.pointer("/summary/slowest").and_then(serde_json::Value::as_f64).unwrap();
+        assert!((slowest - 0.03).abs() < 1e-4, "{slowest}");
+        let p50 = json.pointer("/latencyPercentiles/p50").and_then(serde_json::Value::as_f64).unwrap();
+        assert!((p50 - 0.02).abs() < 1e-4, "{p50}");
+    }
+
+    #[test]
+    fn the_text_has_the_sections_of_the_field_in_order() {
+        let text = text(&result(), &Some(Judgement::Fail(vec!["p95 <= 1ms".to_owned()])));
+        let sections = [
+            "Summary:",
+            "Response time histogram:",
+            "Response time distribution:",
+            "Details",
+            "Status code distribution:",
+            "[503] 1 responses",
+            "Verdict: fail (p95 <= 1ms)",
+        ];
+        let places: Vec<_> = sections.iter().map(|section| text.find(section)).collect();
+        assert!(places.is_sorted() && places[0] == Some(0), "{places:?}\n{text}");
+    }
+
+    #[test]
+    fn the_exit_code_says_what_happened() {
+        let nothing = || LoadResult { ops: OpsRecord::default(), ..result() };
+        let mut refused = nothing();
+        refused.ops.failed = 3;
+        refused.ops.errors.insert("connection refused".to_owned(), 3);
+        for (result, judged, code) in [
+            (result(), None, 0),
+            (result(), Some(Judgement::Pass), 0),
+            (result(), Some(Judgement::Fail(Vec::new())), 1),
+            (result(), Some(Judgement::Unknown("why".to_owned())), 3),
+            (nothing(), None, 3),
+            (refused, None, 4),
+        ] {
+            assert_eq!(exit_code(&result, &judged), code, "{judged:?}");
+        }
+    }
+}
