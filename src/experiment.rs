@@ -1,12 +1,19 @@
 //! An experiment: a TOML file or the flags of a verb, checked, and the trials it plans. Pure: nothing here runs.
+//!
+//! A file is read by [`file`], which knows lines; [`Experiment::check`] knows what makes sense together. Both name the
+//! way out. What is archived is written by [`Experiment::to_toml`] and read back the same.
 
-use std::collections::BTreeMap;
+pub mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::load::{Scenario, Stage};
+use crate::systems::{self, FactorKind, System};
+use crate::units;
 use crate::verdict::Slo;
 
 /// Where a system runs.
@@ -105,7 +112,7 @@ pub enum Find {
 }
 
 /// An experiment, resolved: every default is filled in. What the archive holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
     /// The question it answers, from its first line.
     pub question: String,
@@ -127,6 +134,8 @@ pub struct Experiment {
     pub slo: Vec<Slo>,
     /// Levels to combine, by factor.
     pub factors: BTreeMap<String, Vec<Level>>,
+    /// Combinations to leave out: a cell that has all levels of one of these.
+    pub exclude: Vec<Levels>,
     /// How load is offered.
     pub load: LoadPlan,
     /// Replicas of the load generator.
@@ -141,7 +150,7 @@ pub struct Experiment {
     pub backends: BTreeMap<String, String>,
     /// The system's own settings.
     pub settings: serde_json::Value,
-    /// Where systems that already run are, by name (architecture for the task tracker).
+    /// Where systems that already run are, by architecture or `default`.
     pub external: BTreeMap<String, String>,
     /// What users do, where the experiment says so itself.
     pub scenario: Option<Scenario>,
@@ -154,14 +163,11 @@ pub struct Experiment {
 #[serde(deny_unknown_fields)]
 pub struct RoleLimits {
     /// How many copies.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
     /// A CPU set, such as `0` or `0-1,3`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
-    /// Memory in bytes.
-    #[serde(default)]
-    pub memory: Option<u64>,
 }
 
 /// One cell of the plan, one repetition of it.
@@ -177,4 +183,382 @@ pub struct Trial {
     pub repetition: u32,
     /// Where its random decisions start.
     pub seed: u64,
+}
+
+impl Trial {
+    /// A trial, named after its place and levels. Its seed depends on the numbers among the levels and on the
+    /// repetition, not on the names: the arms of a comparison see the same users.
+    pub fn new(index: usize, levels: Levels, repetition: u32, seed: u64) -> Self {
+        let mut name = format!("{index:03}");
+        for level in levels.values() {
+            if let Level::Text(text) = level {
+                name.push('_');
+                name.extend(text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }));
+            }
+        }
+        let mut purpose = String::from("trial");
+        for (factor, level) in levels.iter().filter(|(_, level)| !matches!(level, Level::Text(_))) {
+            let short = match factor.as_str() {
+                "users" => "u",
+                "rate" => "q",
+                "replicas" => "x",
+                other => other,
+            };
+            name.push_str(&format!("_{short}{level}"));
+            if factor != "replicas" {
+                purpose.push_str(&format!("/{factor}={level}"));
+            }
+        }
+        name.push_str(&format!("_r{repetition}"));
+        // 53 bits: a seed that every JSON reader keeps exact.
+        let seed: u64 = rand::RngExt::random(&mut kit::rng(seed, &format!("{purpose}/r{repetition}")));
+        let seed = seed >> 11;
+        Self { index, name, levels, repetition, seed }
+    }
+}
+
+/// All cells: every combination of levels that is not excluded, in the order of the factors' names.
+pub fn cells(experiment: &Experiment) -> Vec<Levels> {
+    let mut cells = vec![Levels::new()];
+    for (factor, levels) in &experiment.factors {
+        cells = cells
+            .into_iter()
+            .flat_map(|cell| {
+                levels.iter().map(move |level| {
+                    let mut cell = cell.clone();
+                    cell.insert(factor.clone(), level.clone());
+                    cell
+                })
+            })
+            .collect();
+    }
+    let excluded = |cell: &Levels| {
+        experiment.exclude.iter().any(|rule| rule.iter().all(|(factor, level)| cell.get(factor) == Some(level)))
+    };
+    cells.retain(|cell| !excluded(cell));
+    cells
+}
+
+/// The trials of a sweep, in the order of running: every cell once in each repetition, shuffled within it by the seed,
+/// so that a drift of the machine touches all cells alike.
+pub fn plan(experiment: &Experiment) -> Vec<Trial> {
+    use rand::seq::SliceRandom;
+    let mut trials = Vec::new();
+    for repetition in 0..experiment.trials {
+        let mut order = cells(experiment);
+        order.shuffle(&mut kit::rng(experiment.seed, &format!("order/{repetition}")));
+        for levels in order {
+            trials.push(Trial::new(trials.len(), levels, repetition, experiment.seed));
+        }
+    }
+    trials
+}
+
+impl LoadPlan {
+    /// The plan of one trial: its level of `users` or `rate` takes the place of the count.
+    pub fn at(&self, levels: &Levels) -> Self {
+        let mut plan = self.clone();
+        match &mut plan {
+            Self::Closed { users, .. } => {
+                if let Some(Level::Int(level)) = levels.get("users") {
+                    *users = u32::try_from(*level).unwrap_or(u32::MAX);
+                }
+            }
+            Self::Open { stages, .. } => {
+                if let Some(rate) = levels.get("rate").and_then(Level::as_f64) {
+                    *stages = vec![Stage { duration: None, from_per_s: rate, to_per_s: rate }];
+                }
+            }
+        }
+        plan
+    }
+
+    /// How long it takes until everybody has started.
+    pub fn ramp(&self) -> Duration {
+        match self {
+            Self::Closed { users, spawn_rate, .. } => {
+                Duration::from_secs_f64(f64::from(users.saturating_sub(1)) / spawn_rate)
+            }
+            Self::Open { .. } => Duration::ZERO,
+        }
+    }
+}
+
+impl Experiment {
+    /// The measured seconds of a trial, since the start of its schedule: whole seconds after the last user has started
+    /// and the warm-up has passed.
+    pub fn window(&self, plan: &LoadPlan) -> std::ops::Range<u32> {
+        let begin = (plan.ramp() + self.warmup).as_secs_f64().ceil() as u32;
+        begin..begin + self.duration.as_secs_f64().round().max(1.0) as u32
+    }
+
+    /// Roles that at least one cell has.
+    fn roles_in_use(&self, system: &dyn System) -> BTreeSet<&'static str> {
+        let mut roles = BTreeSet::from(["load"]);
+        for levels in self.every_cell() {
+            roles.extend(system.assemble(self, &levels).parts.iter().map(|part| part.role));
+        }
+        roles
+    }
+
+    /// The cells of a sweep, or those of a search at its smallest level.
+    fn every_cell(&self) -> Vec<Levels> {
+        let mut cells = cells(self);
+        if let Some(search) = &self.search {
+            for cell in &mut cells {
+                cell.insert(search.factor.clone(), Level::Int(search.between.0));
+            }
+        }
+        cells
+    }
+
+    /// Whether everything makes sense together.
+    ///
+    /// # Errors
+    /// The place in the file (`factors.users`), and what is wrong with it and what is allowed.
+    pub fn check(&self) -> Result<(), Problem> {
+        let Some(system) = systems::find(&self.system) else {
+            return Err(Problem::new(
+                "system",
+                format!("unknown system {:?}; there are {}", self.system, systems::names()),
+            ));
+        };
+        if !system.deployments().contains(&self.deployment) {
+            let allowed: Vec<_> = system.deployments().iter().map(ToString::to_string).collect();
+            return Err(Problem::new(
+                "deployment",
+                format!("{} does not run {}; it runs {}", self.system, self.deployment, allowed.join(", ")),
+            ));
+        }
+        self.check_numbers()?;
+        self.check_factors(system)?;
+        self.check_load()?;
+        self.check_search(system)?;
+        self.check_backends(system)?;
+        system.check(self)?;
+        self.check_roles(system)?;
+        if self.search.is_none() && cells(self).is_empty() {
+            return Err(Problem::new("exclude", "every combination of levels is excluded; nothing is left to run"));
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), Problem> {
+        let at_least_one_second = |name: &str, value: Duration| {
+            if value < Duration::from_secs(1) || value.subsec_nanos() != 0 {
+                let text = units::format_duration(value);
+                return Err(Problem::new(
+                    name,
+                    format!("{name} is {text}; it is counted in whole seconds, at least 1s"),
+                ));
+            }
+            Ok(())
+        };
+        at_least_one_second("duration", self.duration)?;
+        let positive = |name: &str, value: u64| match value {
+            0 => Err(Problem::new(name, format!("{name} is 0; at least 1 is needed"))),
+            _ => Ok(()),
+        };
+        positive("trials", u64::from(self.trials))?;
+        positive("load.workers", u64::from(self.load_workers))?;
+        positive("timeout", self.timeout.as_nanos() as u64)?;
+        if self.sample_interval < Duration::from_millis(100) {
+            return Err(Problem::new("sample_interval", "sample_interval is below 100ms: sampling would be the load"));
+        }
+        Ok(())
+    }
+
+    fn check_factors(&self, system: &dyn System) -> Result<(), Problem> {
+        for (name, levels) in &self.factors {
+            let at = format!("factors.{name}");
+            let factor = find_factor(system, name, &at)?;
+            if levels.is_empty() {
+                return Err(Problem::new(at, format!("factor {name} has no level")));
+            }
+            for (index, level) in levels.iter().enumerate() {
+                let at = format!("{at}.{index}");
+                factor.kind.check(name, level).map_err(|message| Problem::new(at.clone(), message))?;
+                if levels[..index].contains(level) {
+                    return Err(Problem::new(at, format!("level {level} of {name} is there twice")));
+                }
+            }
+        }
+        for (index, rule) in self.exclude.iter().enumerate() {
+            for (factor, level) in rule {
+                if !self.factors.get(factor).is_some_and(|levels| levels.contains(level)) {
+                    let message = format!("exclude names {factor} = {level}, which no cell has");
+                    return Err(Problem::new(format!("exclude.{index}"), message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_load(&self) -> Result<(), Problem> {
+        let searched = self.search.as_ref().map(|search| search.factor.as_str());
+        let has = |factor: &str| self.factors.contains_key(factor) || searched == Some(factor);
+        match &self.load {
+            LoadPlan::Closed { users, spawn_rate, .. } => {
+                if has("rate") {
+                    return Err(Problem::new(
+                        "factors.rate",
+                        "rate is a factor of open load; write mode = \"open\" under [load], or use users",
+                    ));
+                }
+                if *users == 0 && !has("users") {
+                    return Err(Problem::new(
+                        "load.users",
+                        "zero users; write users under [load] or as a factor, at least 1",
+                    ));
+                }
+                if !(*spawn_rate > 0.0 && spawn_rate.is_finite()) {
+                    return Err(Problem::new(
+                        "load.spawn_rate",
+                        format!("spawn_rate is {spawn_rate}; it must be above 0"),
+                    ));
+                }
+            }
+            LoadPlan::Open { stages, connections, .. } => {
+                if has("users") {
+                    return Err(Problem::new(
+                        "factors.users",
+                        "users is a factor of closed load; write mode = \"closed\" under [load], or use rate",
+                    ));
+                }
+                if stages.is_empty() && !has("rate") {
+                    return Err(Problem::new(
+                        "load.rate",
+                        "no rate; write rate or stages under [load], or rate as a factor",
+                    ));
+                }
+                let wrong = |rate: f64| !(rate >= 0.0 && rate.is_finite());
+                if stages.iter().any(|stage| wrong(stage.from_per_s) || wrong(stage.to_per_s)) {
+                    return Err(Problem::new("load.rate", "a rate must be a number, 0 or above"));
+                }
+                if *connections == 0 {
+                    return Err(Problem::new("load.connections", "connections is 0; at least 1 is needed"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_search(&self, system: &dyn System) -> Result<(), Problem> {
+        let Some(search) = &self.search else { return Ok(()) };
+        let factor = find_factor(system, &search.factor, "search.factor")?;
+        if matches!(factor.kind, FactorKind::OneOf(_)) {
+            return Err(Problem::new("search.factor", format!("{} has names, not numbers, as levels", search.factor)));
+        }
+        if self.factors.contains_key(&search.factor) {
+            let message = format!("{} is searched; take it out of [factors]", search.factor);
+            return Err(Problem::new(format!("factors.{}", search.factor), message));
+        }
+        if self.slo.is_empty() {
+            return Err(Problem::new("search", "a search needs an SLO to decide by; write slo = [\"p95 <= 250ms\"]"));
+        }
+        let (low, high) = search.between;
+        if low < 1 || high <= low {
+            return Err(Problem::new(
+                "search.between",
+                format!("between [{low}, {high}]: the first must be at least 1 and below the second"),
+            ));
+        }
+        if !(search.within > 0.0 && search.within < 1.0) {
+            return Err(Problem::new("search.within", "within must be above 0% and below 100%"));
+        }
+        Ok(())
+    }
+
+    fn check_backends(&self, system: &dyn System) -> Result<(), Problem> {
+        for (name, value) in &self.backends {
+            let at = format!("backends.{name}");
+            let Some((_, allowed)) = system.backends().iter().find(|(backend, _)| backend == name) else {
+                let names: Vec<_> = system.backends().iter().map(|(backend, _)| *backend).collect();
+                let message = format!("{} has no backend {name:?}; it has {}", self.system, list(&names));
+                return Err(Problem::new(at, message));
+            };
+            if !allowed.contains(&value.as_str()) {
+                return Err(Problem::new(at, format!("unknown {name} {value:?}; there are {}", list(allowed))));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_roles(&self, system: &dyn System) -> Result<(), Problem> {
+        let in_use = self.roles_in_use(system);
+        for (role, limits) in &self.roles {
+            let at = format!("roles.{role}");
+            let known: Vec<_> = system.roles().iter().map(|role| role.name).chain(["load"]).collect();
+            if !known.contains(&role.as_str()) {
+                return Err(Problem::new(at, format!("unknown role {role:?}; {} has {}", self.system, list(&known))));
+            }
+            if !in_use.contains(role.as_str()) {
+                return Err(Problem::new(
+                    at,
+                    format!("no cell of the plan has the role {role}; take it out, or add the cell"),
+                ));
+            }
+            if limits.replicas == Some(0) {
+                return Err(Problem::new(at, format!("role {role} has 0 replicas; at least 1 is needed")));
+            }
+            if let Some(cpus) = &limits.cpus {
+                units::parse_cpus(cpus).map_err(|message| Problem::new(at, message))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find_factor<'a>(system: &'a dyn System, name: &str, at: &str) -> Result<&'a systems::Factor, Problem> {
+    system.factors().iter().find(|factor| factor.name == name).ok_or_else(|| {
+        let names: Vec<_> = system.factors().iter().map(|factor| factor.name).collect();
+        Problem::new(at, format!("unknown factor {name:?}; {} has {}", system.name(), list(&names)))
+    })
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// What is wrong with an experiment, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// A path into the file, such as `factors.users.0`.
+    pub at: String,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at a place.
+    pub fn new(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { at: at.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.message)
+    }
+}
+
+impl fmt::Display for DeploymentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InProcess => "in-process",
+            Self::Processes => "processes",
+            Self::External => "external",
+        })
+    }
+}
+
+impl std::str::FromStr for DeploymentKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::InProcess, Self::Processes, Self::External];
+        all.into_iter()
+            .find(|kind| kind.to_string() == text)
+            .ok_or_else(|| format!("unknown deployment {text:?}; there are in-process, processes, external"))
+    }
 }

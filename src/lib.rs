@@ -1,8 +1,26 @@
 #![doc = include_str!("README.md")]
 
+pub mod archive;
+pub mod cli;
+pub mod compare;
+pub mod database;
+pub mod deploy;
+pub mod doctor;
+pub mod environment;
+pub mod error;
 pub mod experiment;
+pub mod interrupt;
+pub mod listing;
 pub mod load;
 pub mod load_url;
 pub mod measure;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod schedule;
 pub mod selftest;
+pub mod systems;
+pub mod units;
+pub mod up;
 pub mod verdict;
+pub mod workloads;

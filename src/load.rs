@@ -81,7 +81,7 @@ pub struct Step {
     #[serde(default = "one")]
     pub repeat: u32,
     /// The mean think time after it, instead of the load's.
-    #[serde(default)]
+    #[serde(default, with = "crate::units::optional_duration", skip_serializing_if = "Option::is_none")]
     pub think: Option<Duration>,
     /// Values to keep from the answer.
     #[serde(default)]
@@ -158,6 +158,24 @@ pub struct LoadSettings {
     /// Accept any certificate.
     #[serde(default)]
     pub insecure: bool,
+}
+
+impl LoadSettings {
+    /// Keep-alive load of a target, by default one that answers `/`, until the lab says stop.
+    pub fn new(base_url: Option<String>) -> Self {
+        Self {
+            base_url,
+            scenario: Scenario::default(),
+            plan: crate::experiment::LoadPlan::Closed { users: 1, think: Duration::ZERO, spawn_rate: 1.0 },
+            workers: 1,
+            timeout: Duration::from_secs(10),
+            disable_keepalive: false,
+            requests: None,
+            duration: None,
+            threads: None,
+            insecure: false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Levels, LoadPlan, Trial};
 
+mod answer;
+pub mod crossover;
+pub mod efficiency;
+pub mod guards;
+pub mod knee;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod search;
+pub mod stats;
+pub mod steady;
+pub mod study;
+mod trial;
+pub mod usl;
+
+pub use study::summarize_study;
+pub use trial::summarize_trial;
+
 /// A gauge of one replica at one time; one row of `series.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -68,10 +85,16 @@ pub struct TrialRecord {
 pub struct Spread {
     /// Median.
     pub p50: Option<f64>,
+    /// 90th percentile.
+    #[serde(default)]
+    pub p90: Option<f64>,
     /// 95th percentile.
     pub p95: Option<f64>,
     /// 99th percentile.
     pub p99: Option<f64>,
+    /// 99.9th percentile.
+    #[serde(default)]
+    pub p999: Option<f64>,
     /// Mean.
     pub avg: Option<f64>,
     /// Largest.
@@ -186,13 +209,22 @@ pub struct TrialSummary {
     /// Total time.
     pub latency_p50_ms: Option<f64>,
     /// Total time.
+    #[serde(default)]
+    pub latency_p90_ms: Option<f64>,
+    /// Total time.
     pub latency_p95_ms: Option<f64>,
     /// Total time.
     pub latency_p99_ms: Option<f64>,
     /// Total time.
+    #[serde(default)]
+    pub latency_p999_ms: Option<f64>,
+    /// Total time.
     pub latency_avg_ms: Option<f64>,
     /// Total time.
     pub latency_max_ms: Option<f64>,
+    /// Operations behind the percentiles: those that did not fail.
+    #[serde(default)]
+    pub latency_count: u64,
     /// Time until work began.
     pub wait: Spread,
     /// Time of work.
@@ -317,6 +349,9 @@ pub struct Usl {
     pub kappa_zero: f64,
     /// Whether κ is supported by the data (AICc).
     pub kappa_supported: bool,
+    /// What N is: the factor, or operations in the system by Little's law where users also think.
+    #[serde(default)]
+    pub over: String,
 }
 
 /// X = min(aN, b): where a line through the origin meets a plateau.

@@ -1,24 +1,446 @@
 //! Summary + SLO → verdict. Pure.
+//!
+//! One rule: unknown is an answer. An objective passes or fails only when the whole interval says so and nothing that
+//! touches the number makes it doubtful.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::experiment::Experiment;
+use crate::measure::{CellSummary, Guard, StudySummary, TrialSummary, study};
+
 /// One objective, as written: `p95 <= 250ms`.
+///
+/// `[wait|work] METRIC OP VALUE`, with `p50 p90 p95 p99 p99.9 avg mean max` against a duration (`250ms`, `1.5s`,
+/// `800us`), `errors failed unknown wrong` against a share (`1%`, `0.01`), `throughput goodput` against a rate
+/// (`500/s`), and `<= < >= >`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slo {
     /// As written.
     pub text: String,
+    /// The key of the metric in a cell, such as `latency_p95_ms`.
+    pub key: String,
+    /// How the number must lie to the limit.
+    pub op: Op,
+    /// In the metric's unit: milliseconds, percent, or operations a second.
+    pub limit: f64,
 }
+
+/// How a number must lie to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `<=`
+    AtMost,
+    /// `<`
+    Below,
+    /// `>=`
+    AtLeast,
+    /// `>`
+    Above,
+}
+
+impl Op {
+    const ALL: [(&str, Self); 4] =
+        [("<=", Self::AtMost), (">=", Self::AtLeast), ("<", Self::Below), (">", Self::Above)];
+
+    fn met(self, value: f64, limit: f64) -> bool {
+        match self {
+            Self::AtMost => value <= limit,
+            Self::Below => value < limit,
+            Self::AtLeast => value >= limit,
+            Self::Above => value > limit,
+        }
+    }
+
+    fn wants_less(self) -> bool {
+        matches!(self, Self::AtMost | Self::Below)
+    }
+}
+
+const DURATIONS: [(&str, &str); 8] = [
+    ("p50", "p50"),
+    ("p90", "p90"),
+    ("p95", "p95"),
+    ("p99", "p99"),
+    ("p99.9", "p999"),
+    ("avg", "avg"),
+    ("mean", "avg"),
+    ("max", "max"),
+];
+const SHARES: [(&str, &str); 4] =
+    [("errors", "error_rate"), ("failed", "failed_rate"), ("unknown", "unknown_rate"), ("wrong", "wrong_rate")];
+const RATES: [(&str, &str); 2] = [("throughput", "throughput_rps"), ("goodput", "goodput_rps")];
 
 impl TryFrom<String> for Slo {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        Ok(Self { text })
+        let wrong = |why: String| format!("objective {text:?}: {why}");
+        let found = Op::ALL.into_iter().filter_map(|(sign, op)| Some((text.find(sign)?, sign, op)));
+        // The leftmost sign, and of `<=` and `<` at the same place the longer, which comes first in the table.
+        let (place, sign, op) = found.min_by_key(|(place, ..)| *place).ok_or_else(|| {
+            wrong("it has no comparison; write METRIC <= VALUE, with <=, <, >= or >, such as p95 <= 250ms".to_owned())
+        })?;
+        let value = text[place + sign.len()..].trim();
+        let (key, limit) = metric(text[..place].trim(), value).map_err(wrong)?;
+        Ok(Self { key, op, limit, text })
     }
 }
 
 impl From<Slo> for String {
     fn from(slo: Slo) -> Self {
         slo.text
+    }
+}
+
+impl fmt::Display for Slo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn metric(name: &str, value: &str) -> Result<(String, f64), String> {
+    let words: Vec<&str> = name.split_whitespace().collect();
+    let (part, name) = match words.as_slice() {
+        [part @ ("wait" | "work"), name] => (*part, *name),
+        ["latency" | "total", name] | [name] => ("latency", *name),
+        _ => return Err(format!("unknown metric {name:?}; {}", allowed())),
+    };
+    let named = |table: &[(&str, &'static str)]| table.iter().find(|(known, _)| *known == name).map(|(_, key)| *key);
+    if let Some(key) = named(&DURATIONS) {
+        return Ok((format!("{part}_{key}_ms"), milliseconds(value)?));
+    }
+    if part != "latency" {
+        return Err(format!(
+            "{part} is a duration and goes with p50, p90, p95, p99, p99.9, avg, mean or max, not {name:?}"
+        ));
+    }
+    match (named(&SHARES), named(&RATES)) {
+        (Some(key), _) => Ok((key.to_owned(), percent(value)?)),
+        (None, Some(key)) => Ok((key.to_owned(), per_second(value)?)),
+        (None, None) => Err(format!("unknown metric {name:?}; {}", allowed())),
+    }
+}
+
+fn allowed() -> String {
+    let names = |table: &[(&str, &str)]| table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    format!("there are {} (also after wait or work), {}, {}", names(&DURATIONS), names(&SHARES), names(&RATES))
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.trim().parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0)
+}
+
+fn milliseconds(text: &str) -> Result<f64, String> {
+    let units = [("ms", 1.0), ("us", 1e-3), ("µs", 1e-3), ("s", 1e3)];
+    let (unit, digits) = units
+        .into_iter()
+        .find_map(|(unit, in_ms)| Some((in_ms, text.strip_suffix(unit)?)))
+        .ok_or_else(|| format!("{text:?} is not a duration with its unit, such as 250ms, 1.5s or 800us"))?;
+    let value = number(digits).ok_or_else(|| format!("{text:?} is not a duration, such as 250ms, 1.5s or 800us"))?;
+    Ok(value * unit)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is not a share, such as 1% or 0.01");
+    let value = match text.strip_suffix('%') {
+        Some(digits) => number(digits).ok_or_else(wrong)?,
+        None => 100.0 * number(text).ok_or_else(wrong)?,
+    };
+    if value > 100.0 {
+        return Err(format!("{text:?} is more than everything; write {text}% for percent, or a share from 0 to 1"));
+    }
+    Ok(value)
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    text.strip_suffix("/s").and_then(number).ok_or_else(|| format!("{text:?} is not a rate, such as 500/s"))
+}
+
+/// Whether an objective is met.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// All of the interval meets it.
+    Pass,
+    /// None of the interval meets it.
+    Fail,
+    /// It cannot be said, and why.
+    Unknown(String),
+}
+
+/// Decides one objective for one cell.
+///
+/// The interval decides, or the value where a single trial gives none. A number that is null, that a guard touches, or
+/// that too few operations stand behind, decides nothing; except that users who set the rate themselves
+/// (`client-bound`) cannot make it higher than the system allows, so a floor that was reached is reached.
+pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
+    let Some(estimate) = cell.metrics.get(&slo.key) else {
+        return Decision::Unknown(format!("{} was not measured", slo.key));
+    };
+    let Some(mean) = estimate.mean else {
+        let why = estimate.null_reason.clone();
+        return Decision::Unknown(why.unwrap_or_else(|| format!("{} was not measured", slo.key)));
+    };
+    let (low, high) = (estimate.low.unwrap_or(mean), estimate.high.unwrap_or(mean));
+    let met = (slo.op.met(low, slo.limit), slo.op.met(high, slo.limit));
+    let doubt = |guard: &&Guard| {
+        let floor_reached = met == (true, true) && !slo.op.wants_less();
+        touches(guard, &slo.key) && !(guard.id == "client-bound" && floor_reached)
+    };
+    if let Some(guard) = cell.guards.iter().find(doubt) {
+        return Decision::Unknown(format!("{}: {}", guard.id, guard.what));
+    }
+    if let Some(count) = estimate.thin {
+        return Decision::Unknown(format!("too-few-ops: only {count} operations stand behind it"));
+    }
+    match met {
+        (true, true) => Decision::Pass,
+        (false, false) => Decision::Fail,
+        _ => Decision::Unknown(format!("the interval {} spans {}", shown(&slo.key, low, high), limit(slo))),
+    }
+}
+
+/// Decides all objectives of one level of a search together: fail when one fails, unknown when one is. Whether users or
+/// the system set the rate plays no part, because the objectives are asked at this level, not of the system's limit.
+pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
+    let mut plain = cell.clone();
+    plain.guards.retain(|guard| guard.id != "client-bound");
+    let mut whole = Decision::Pass;
+    for slo in slos {
+        match decide(slo, &plain) {
+            Decision::Fail => return Decision::Fail,
+            Decision::Unknown(why) => whole = Decision::Unknown(format!("{slo}: {why}")),
+            Decision::Pass => {}
+        }
+    }
+    whole
+}
+
+/// Whether a guard touches the number behind a key.
+pub(crate) fn touches(guard: &Guard, key: &str) -> bool {
+    let family = match key {
+        _ if key.ends_with("_ms") => "latency",
+        "error_rate" | "failed_rate" | "unknown_rate" | "wrong_rate" => "errors",
+        "throughput_rps" | "goodput_rps" | "offered_rps" => "throughput",
+        "total_cpu_units" => "cpu",
+        "total_mem_gb" => "memory",
+        _ => "efficiency",
+    };
+    let percentile = key.trim_end_matches("_ms").rsplit('_').next().filter(|_| family == "latency");
+    guard.touches.iter().any(|touched| {
+        touched == family || percentile.is_some_and(|name| touched.strip_prefix("latency_") == Some(name))
+    })
+}
+
+fn shown(key: &str, low: f64, high: f64) -> String {
+    format!("{}–{} {}", three(low), three(high), unit(key))
+}
+
+fn limit(slo: &Slo) -> String {
+    format!("{} {}", three(slo.limit), unit(&slo.key))
+}
+
+fn unit(key: &str) -> &'static str {
+    match key {
+        _ if key.ends_with("_ms") => "ms",
+        _ if key.ends_with("_rate") => "%",
+        _ => "/s",
+    }
+}
+
+/// Three significant digits, without an exponent.
+pub(crate) fn three(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return if value == 0.0 { "0".to_owned() } else { value.to_string() };
+    }
+    let decimals = (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// The whole of an archive in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// Every objective is met, or none was stated, and every trial is valid.
+    Pass,
+    /// An objective is not met.
+    Fail,
+    /// An objective cannot be decided, or a trial is invalid.
+    Unknown,
+    /// Nothing was measured.
+    None,
+}
+
+/// What `verdict.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// In a word.
+    pub verdict: Word,
+    /// The objectives, with their cells, that failed; else those that could not be decided.
+    pub which: Vec<String>,
+    /// In a sentence.
+    pub why: String,
+    /// What touches the numbers behind it.
+    pub guards: Vec<Guard>,
+    /// How many trials are invalid.
+    #[serde(default)]
+    pub invalid: usize,
+}
+
+/// Judges a study: every objective at every cell, or, of a search, whether each curve has a level that meets them.
+pub fn judge(experiment: &Experiment, study: &StudySummary) -> Verdict {
+    let cells: Vec<(String, &CellSummary)> = study
+        .curves
+        .iter()
+        .flat_map(|curve| curve.cells.iter().map(move |cell| (place(study.x.as_deref(), &curve.label, cell.x), cell)))
+        .collect();
+    let decisions = match &study.search {
+        Some(search) => search.brackets.iter().map(|bracket| (bracket.label.clone(), of_bracket(bracket))).collect(),
+        None => each(&experiment.slo, &cells),
+    };
+    let invalid = cells.iter().map(|(_, cell)| cell.invalid).sum();
+    let any = cells.iter().any(|(_, cell)| cell.valid + cell.invalid > 0);
+    conclude(decisions, invalid, any, study.guards.clone())
+}
+
+/// Judges a single run, of which there is one value and no interval.
+pub fn judge_one(slos: &[Slo], trial: &TrialSummary) -> Verdict {
+    let cell = study::cell(&[trial], 0.0, &trial.name);
+    let cells = [(String::new(), &cell)];
+    conclude(each(slos, &cells), cell.invalid, true, trial.guards.clone())
+}
+
+/// 0 when all is well, 1 when an objective failed, 3 when a trial is invalid or an objective could not be decided.
+pub fn exit_code(verdict: &Verdict, any_invalid: bool) -> u8 {
+    match verdict.verdict {
+        Word::Fail => 1,
+        Word::Unknown | Word::None => 3,
+        Word::Pass if any_invalid || verdict.invalid > 0 => 3,
+        Word::Pass => 0,
+    }
+}
+
+fn place(x: Option<&str>, label: &str, at: f64) -> String {
+    x.map_or_else(|| label.to_owned(), |x| format!("{label}, {x} {at}"))
+}
+
+fn each(slos: &[Slo], cells: &[(String, &CellSummary)]) -> Vec<(String, Decision)> {
+    let named = |slo: &Slo, place: &str| if place.is_empty() { slo.to_string() } else { format!("{slo} at {place}") };
+    let pairs = cells.iter().flat_map(|(place, cell)| slos.iter().map(move |slo| (slo, place, *cell)));
+    pairs.map(|(slo, place, cell)| (named(slo, place), decide(slo, cell))).collect()
+}
+
+fn of_bracket(bracket: &crate::measure::Bracket) -> Decision {
+    match (bracket.pass, bracket.fail, bracket.undecided.first()) {
+        (Some(_), Some(_), _) | (Some(_), None, None) => Decision::Pass,
+        (_, _, Some((level, why))) => Decision::Unknown(format!("level {level} could not be decided: {why}")),
+        (None, _, None) => Decision::Fail,
+    }
+}
+
+fn conclude(decisions: Vec<(String, Decision)>, invalid: usize, any: bool, guards: Vec<Guard>) -> Verdict {
+    let failed: Vec<String> =
+        decisions.iter().filter(|(_, decision)| *decision == Decision::Fail).map(|(name, _)| name.clone()).collect();
+    let undecided: Vec<(String, String)> = decisions
+        .iter()
+        .filter_map(|(name, decision)| match decision {
+            Decision::Unknown(why) => Some((name.clone(), why.clone())),
+            Decision::Pass | Decision::Fail => None,
+        })
+        .collect();
+    let reasons = || undecided.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ");
+    let (verdict, which, why) = if !any {
+        (Word::None, Vec::new(), "nothing was measured".to_owned())
+    } else if !failed.is_empty() {
+        let why = format!("not met: {}", failed.join("; "));
+        (Word::Fail, failed, why)
+    } else if !undecided.is_empty() {
+        let why = format!("could not be decided: {}", reasons());
+        (Word::Unknown, undecided.into_iter().map(|(name, _)| name).collect(), why)
+    } else if invalid > 0 {
+        (
+            Word::Unknown,
+            Vec::new(),
+            format!("{invalid} of the trials {} invalid", if invalid == 1 { "is" } else { "are" }),
+        )
+    } else if decisions.is_empty() {
+        (Word::Pass, Vec::new(), "no objective was stated, and every trial is valid".to_owned())
+    } else {
+        (Word::Pass, Vec::new(), "every objective is met".to_owned())
+    };
+    Verdict { verdict, which, why, guards, invalid }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Slo, String> {
+        Slo::try_from(text.to_owned())
+    }
+
+    #[test]
+    fn what_can_be_written() {
+        let cases = [
+            ("p95 <= 250ms", "latency_p95_ms", Op::AtMost, 250.0),
+            ("p99.9<1.5s", "latency_p999_ms", Op::Below, 1_500.0),
+            ("mean <= 800us", "latency_avg_ms", Op::AtMost, 0.8),
+            ("wait p95 <= 10ms", "wait_p95_ms", Op::AtMost, 10.0),
+            ("work max < 1s", "work_max_ms", Op::Below, 1_000.0),
+            ("errors <= 1%", "error_rate", Op::AtMost, 1.0),
+            ("wrong <= 0.001", "wrong_rate", Op::AtMost, 0.1),
+            ("goodput >= 500/s", "goodput_rps", Op::AtLeast, 500.0),
+            ("throughput > 1.5/s", "throughput_rps", Op::Above, 1.5),
+        ];
+        for (text, key, op, limit) in cases {
+            assert_eq!(parse(text), Ok(Slo { text: text.to_owned(), key: key.to_owned(), op, limit }));
+        }
+    }
+
+    #[test]
+    fn what_cannot_says_what_can() {
+        let cases = [
+            ("p95 250ms", "it has no comparison"),
+            ("p96 <= 1ms", "unknown metric \"p96\"; there are p50, p90"),
+            ("p95 <= 250", "\"250\" is not a duration with its unit"),
+            ("p95 <= -1ms", "\"-1ms\" is not a duration"),
+            ("errors <= 5", "\"5\" is more than everything; write 5%"),
+            ("goodput >= 500", "\"500\" is not a rate, such as 500/s"),
+            ("wait errors <= 1%", "wait is a duration and goes with"),
+            ("", "it has no comparison"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_objective_is_stored_as_it_was_written() {
+        let slo: Slo = serde_json::from_str("\"p95  <=  250ms\"").unwrap();
+        assert_eq!(serde_json::to_string(&slo).unwrap(), "\"p95  <=  250ms\"");
+    }
+
+    #[test]
+    fn three_digits_are_shown_without_zeros() {
+        for (value, text) in
+            [(0.0, "0"), (12.04, "12"), (0.012345, "0.0123"), (1234.5, "1234"), (2.6, "2.6"), (100.0, "100")]
+        {
+            assert_eq!(three(value), text);
+        }
+    }
+
+    #[test]
+    fn a_single_run_is_judged_by_its_value() {
+        use crate::measure::samples::{Made, trial};
+        let run = trial(&Made { p95: 20.0, ..Made::default() });
+        let word = |text: &str| judge_one(&[parse(text).unwrap()], &run).verdict;
+        assert_eq!((word("p95 <= 20ms"), word("p95 < 20ms")), (Word::Pass, Word::Fail));
+        let failed = TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..run };
+        let verdict = judge_one(&[parse("p95 <= 20ms").unwrap()], &failed);
+        assert_eq!((verdict.verdict, exit_code(&verdict, true)), (Word::Unknown, 3));
     }
 }

@@ -240,10 +240,21 @@ fn collect_each_second(
 impl Hosted {
     /// Waits until the role is ready or has ended; says whether it is ready.
     pub fn wait_until_started(&self) -> bool {
+        loop {
+            if let Some(ready) = self.wait_until_started_for(Duration::from_secs(3600)) {
+                return ready;
+            }
+        }
+    }
+
+    /// As [`Hosted::wait_until_started`], for at most this long; none when it is still starting.
+    pub fn wait_until_started_for(&self, at_most: Duration) -> Option<bool> {
         let mut phase = self.admin.status.0.phase.subscribe();
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return false };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
         runtime.block_on(async {
-            phase.wait_for(|phase| *phase != Phase::Starting).await.is_ok_and(|phase| *phase == Phase::Ready)
+            let started = phase.wait_for(|phase| *phase != Phase::Starting);
+            let phase = tokio::time::timeout(at_most, started).await.ok()?;
+            Some(phase.is_ok_and(|phase| *phase == Phase::Ready))
         })
     }
 

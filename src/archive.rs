@@ -1,0 +1,317 @@
+//! The archive of a run: the only module that knows file names.
+//!
+//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv` and logs grow while a trial
+//! runs; everything else is written whole, beside its place and then moved there, so a reader never sees half a file.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kit::OpsRecord;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{input, surroundings};
+use crate::experiment::{Experiment, Trial, file};
+use crate::measure::{Sample, TrialSummary};
+use crate::report::csv;
+
+/// An archive on disk.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    folder: PathBuf,
+}
+
+/// `plan.json`.
+#[derive(Serialize, Deserialize)]
+struct PlanFile {
+    trials: Vec<Trial>,
+}
+
+impl Archive {
+    /// Claims a new folder `ROOT/<experiment>/<YYYYMMDD_HHMMSS>` and points `ROOT/latest` at it.
+    ///
+    /// # Errors
+    /// When it cannot be written, as surroundings.
+    pub fn create(root: &Path, experiment: &Experiment, stamp: &str) -> anyhow::Result<Self> {
+        let refused = |path: &Path, error: std::io::Error| {
+            surroundings(format!("cannot write {}: {error}; choose another folder with --out", path.display()))
+        };
+        let parent = root.join(&experiment.name);
+        fs::create_dir_all(&parent).map_err(|error| refused(&parent, error))?;
+        let mut attempt = 1;
+        let folder = loop {
+            let name = if attempt == 1 { stamp.to_owned() } else { format!("{stamp}_{attempt}") };
+            let folder = parent.join(name);
+            match fs::create_dir(&folder) {
+                Ok(()) => break folder,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1_000 => attempt += 1,
+                Err(error) => return Err(refused(&folder, error)),
+            }
+        };
+        let archive = Self { folder };
+        fs::create_dir(archive.folder.join("trials")).map_err(|error| refused(&archive.folder, error))?;
+        archive.write("experiment.toml", experiment.to_toml().as_bytes())?;
+        archive.write("results.jsonl", b"")?;
+        archive.point_latest(root);
+        Ok(archive)
+    }
+
+    /// A link is a convenience: where links are not to be had, the run goes on without.
+    fn point_latest(&self, root: &Path) {
+        let Ok(target) = self.folder.strip_prefix(root) else { return };
+        let (link, fresh) = (root.join("latest"), root.join(format!(".latest-{}", std::process::id())));
+        let _ = std::os::unix::fs::symlink(target, &fresh).and_then(|()| fs::rename(&fresh, &link));
+    }
+
+    /// Opens an archive.
+    ///
+    /// # Errors
+    /// When the folder is none, as input.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let archive = Self { folder: folder.to_owned() };
+        if !folder.is_dir() {
+            return Err(input(format!(
+                "{}: no such folder; an archive is runs/EXPERIMENT/TIME, or runs/latest",
+                folder.display()
+            )));
+        }
+        for name in ["experiment.toml", "results.jsonl"] {
+            if !folder.join(name).is_file() {
+                return Err(input(format!(
+                    "{} is no archive: it has no {name}; an archive is runs/EXPERIMENT/TIME, or runs/latest",
+                    folder.display()
+                )));
+            }
+        }
+        Ok(archive)
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes a file whole.
+    ///
+    /// # Errors
+    /// When the disk refuses, as surroundings.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        write_whole(&self.folder.join(name), bytes)
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec_pretty(value).with_context(|| format!("writing {name}"))?;
+        text.push(b'\n');
+        self.write(name, &text)
+    }
+
+    /// Writes the plan.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_plan(&self, trials: &[Trial]) -> anyhow::Result<()> {
+        self.write_json("plan.json", &PlanFile { trials: trials.to_vec() })
+    }
+
+    /// The resolved experiment.
+    ///
+    /// # Errors
+    /// When it is damaged, as input.
+    pub fn experiment(&self) -> anyhow::Result<Experiment> {
+        file::read(&self.folder.join("experiment.toml"))
+    }
+
+    /// The planned trials; none yet when the run was ended before it had planned.
+    ///
+    /// # Errors
+    /// When the file is damaged, as input.
+    pub fn plan(&self) -> anyhow::Result<Vec<Trial>> {
+        let path = self.folder.join("plan.json");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let plan: PlanFile = parse(&path, &read(&path)?)?;
+        Ok(plan.trials)
+    }
+
+    /// The final trials, in the order in which they ended. A last line without its end was being written when the lab
+    /// was killed; it is left out, and its trial is run again.
+    ///
+    /// # Errors
+    /// When a line is damaged, as input.
+    pub fn results(&self) -> anyhow::Result<Vec<TrialSummary>> {
+        let path = self.folder.join("results.jsonl");
+        let text = read(&path)?;
+        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let lines = complete.lines().enumerate();
+        lines
+            .map(|(index, line)| {
+                serde_json::from_str(line)
+                    .map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), index + 1)))
+            })
+            .collect()
+    }
+
+    /// A JSON file of the archive, null when it is not there.
+    ///
+    /// # Errors
+    /// When it is damaged, as input.
+    pub fn json(&self, name: &str) -> anyhow::Result<serde_json::Value> {
+        let path = self.folder.join(name);
+        if path.exists() { parse(&path, &read(&path)?) } else { Ok(serde_json::Value::Null) }
+    }
+
+    /// Adds the line of a final trial, and rewrites `all_results.json`.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn append_result(&self, summary: &TrialSummary) -> anyhow::Result<()> {
+        let path = self.folder.join("results.jsonl");
+        // Whatever a killed lab left half written goes.
+        let kept = read(&path)?;
+        let end = kept.rfind('\n').map_or(0, |end| end + 1);
+        let mut text = kept[..end].to_owned();
+        text.push_str(&serde_json::to_string(summary).context("writing a result")?);
+        text.push('\n');
+        write_whole(&path, text.as_bytes())?;
+        self.write_json(&format!("trials/{}/summary.json", summary.name), summary)?;
+        self.write_json("all_results.json", &self.results()?)
+    }
+
+    /// Starts the folder of a trial, empty even when an earlier attempt left something.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn begin_trial(&self, trial: &Trial) -> anyhow::Result<TrialFiles> {
+        let folder = self.folder.join("trials").join(&trial.name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(|error| refused(&folder, &error))?;
+        }
+        fs::create_dir_all(folder.join("logs")).map_err(|error| refused(&folder, &error))?;
+        let grow = |name: &str, header: &str| -> anyhow::Result<BufWriter<File>> {
+            let path = folder.join(name);
+            let mut file = BufWriter::new(File::create(&path).map_err(|error| refused(&path, &error))?);
+            writeln!(file, "{header}").map_err(|error| refused(&path, &error))?;
+            Ok(file)
+        };
+        Ok(TrialFiles {
+            series: grow("series.csv", "t_s,name,role,replica,value")?,
+            history: grow("stats_history.csv", csv::HISTORY_HEADER)?,
+            folder,
+        })
+    }
+}
+
+/// The files of a trial that grow while it runs.
+pub struct TrialFiles {
+    folder: PathBuf,
+    series: BufWriter<File>,
+    history: BufWriter<File>,
+}
+
+impl TrialFiles {
+    /// Where the log of a replica goes.
+    pub fn log(&self, role: &str, replica: u32) -> PathBuf {
+        self.folder.join("logs").join(if replica == 1 {
+            format!("{role}.log")
+        } else {
+            format!("{role}-{replica}.log")
+        })
+    }
+
+    /// Adds gauges.
+    ///
+    /// # Errors
+    /// When the disk refuses, as surroundings.
+    pub fn series(&mut self, samples: &[Sample]) -> anyhow::Result<()> {
+        for Sample { t_s, name, role, replica, value } in samples {
+            let value = value.map_or_else(String::new, |value| value.to_string());
+            writeln!(self.series, "{t_s:.3},{name},{role},{replica},{value}")
+                .map_err(|error| refused(&self.folder, &error))?;
+        }
+        self.series.flush().map_err(|error| refused(&self.folder, &error))
+    }
+
+    /// Adds a row of the history.
+    ///
+    /// # Errors
+    /// As [`TrialFiles::series`].
+    pub fn history(&mut self, row: &str) -> anyhow::Result<()> {
+        writeln!(self.history, "{}", row.trim_end())
+            .and_then(|()| self.history.flush())
+            .map_err(|error| refused(&self.folder, &error))
+    }
+
+    /// Writes what is written whole once the trial has ended.
+    ///
+    /// # Errors
+    /// As [`TrialFiles::series`].
+    pub fn finish(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        write_whole(&self.folder.join(name), bytes)
+    }
+}
+
+/// The operations of a trial, kept as they came: encoded, a few kB for each second and kind.
+#[derive(Clone, Debug, Default)]
+pub struct OpsLog {
+    lines: Vec<(u32, String)>,
+}
+
+impl OpsLog {
+    /// Adds a record's line, unless its second is still open; gives the record back.
+    ///
+    /// # Errors
+    /// When the line is none.
+    pub fn add(&mut self, line: &str) -> anyhow::Result<Option<OpsRecord>> {
+        let record: OpsRecord = serde_json::from_str(line).context("an operations record could not be read")?;
+        if record.open {
+            return Ok(None);
+        }
+        self.lines.push((record.second, line.to_owned()));
+        Ok(Some(record))
+    }
+
+    /// The records by second and kind, those of several generators merged.
+    ///
+    /// # Errors
+    /// When a line cannot be read.
+    pub fn records(&self) -> anyhow::Result<Vec<OpsRecord>> {
+        let mut merged = std::collections::BTreeMap::<(u32, String), OpsRecord>::new();
+        for (_, line) in &self.lines {
+            let record: OpsRecord = serde_json::from_str(line)?;
+            match merged.entry((record.second, record.kind.clone())) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(record);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(&record),
+            }
+        }
+        Ok(merged.into_values().collect())
+    }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let beside = path.with_file_name(format!(".{name}.new"));
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| refused(parent, &error))?;
+    }
+    fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(|error| refused(path, &error))
+}
+
+fn refused(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    surroundings(format!("cannot write {}: {error}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).map_err(|error| input(format!("{}: {error}", path.display())))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> anyhow::Result<T> {
+    serde_json::from_str(text).map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), error.line())))
+}

@@ -1,0 +1,382 @@
+//! The command line: parse, call, exit code. Data goes to standard output, talk to standard error.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::archive::Archive;
+use crate::error::{self, input};
+use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan, RoleLimits, file};
+use crate::run::{self, Options};
+use crate::verdict::Slo;
+use crate::{compare, doctor, listing, load_url, selftest, systems, units, up, workloads};
+
+/// What happens when it grows? Runs systems under load, measures them, and explains the result.
+#[derive(Parser)]
+#[command(name = "scalelab", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once, at the start")]
+enum Command {
+    /// Run an experiment: a file, or the name of one that comes along
+    Run(RunArgs),
+    /// Load any HTTP or HTTPS address
+    Load(load_url::LoadUrlArgs),
+    /// The task tracker, as a monolith or as microservices
+    #[command(subcommand)]
+    Arch(Arch),
+    /// Start a system to use by hand, until Ctrl-C
+    Up(up::UpArgs),
+    /// Name the systems, where they run, and the experiments that come along
+    List,
+    /// Show the trials of an experiment without running them
+    Plan(PlanArgs),
+    /// Draw the report of an archive again, from the archive alone
+    Report(ReportArgs),
+    /// Compare two archives: improved, regressed or inconclusive
+    Compare(CompareArgs),
+    /// Say what this machine can run, and how to get the rest
+    Doctor,
+    /// Prove the instrument against a server whose answers are known
+    Selftest(selftest::SelftestArgs),
+    /// Run one role as this process (the lab does this; by hand, give --config)
+    Serve(ServeArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// A TOML file, or a name such as task-tracker/demo-local
+    #[arg(required_unless_present = "resume")]
+    experiment: Option<String>,
+    /// Go on with an archive that was interrupted
+    #[arg(long, value_name = "DIR", conflicts_with = "experiment")]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Flags of every verb that makes an archive.
+#[derive(Args, Clone, Default)]
+struct Common {
+    /// Where archives go
+    #[arg(long, value_name = "ROOT", default_value = "runs", aliases = ["outdir", "output", "output-dir", "run-dir"])]
+    out: PathBuf,
+    /// in-process, processes or external
+    #[arg(long)]
+    deployment: Option<DeploymentKind>,
+    /// Repetitions of each cell; intervals need at least two
+    #[arg(long, value_name = "N")]
+    trials: Option<u32>,
+    /// Where every random decision starts
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Measured for each trial (10s, 1m30s; a bare number is seconds)
+    #[arg(long, value_parser = units::parse_duration, alias = "duration-seconds")]
+    duration: Option<Duration>,
+    /// Discarded at the start of each trial, after the last user has started
+    #[arg(long, value_parser = units::parse_duration, alias = "warmup-seconds")]
+    warmup: Option<Duration>,
+    /// Between two samples of CPU and memory
+    #[arg(long, value_parser = units::parse_duration)]
+    sample_interval: Option<Duration>,
+    /// Replicas of the load generator
+    #[arg(long, value_name = "N")]
+    load_workers: Option<u32>,
+    /// sqlite, postgres (server in SCALELAB_POSTGRES_URL), or a postgres:// URL
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
+    /// What must hold, such as 'p95 <= 250ms'; repeat for more
+    #[arg(long, value_name = "SLO", value_parser = parse_slo)]
+    slo: Vec<Slo>,
+    /// Print the experiment that the flags make, and stop
+    #[arg(long)]
+    print_experiment: bool,
+    /// Do not ask external systems whether they are there
+    #[arg(long)]
+    skip_health_check: bool,
+}
+
+#[derive(Args)]
+struct PlanArgs {
+    /// A TOML file, or a name such as task-tracker/demo-local
+    experiment: String,
+}
+
+#[derive(Args)]
+struct ReportArgs {
+    /// The archive
+    #[arg(default_value = "runs/latest")]
+    archive: PathBuf,
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// The archive to compare with
+    before: PathBuf,
+    /// The archive that may be better or worse
+    after: PathBuf,
+    /// Exit with 1 when something regressed
+    #[arg(long)]
+    fail_on_regression: bool,
+    /// Differences below this are none
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    least_effect: f64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// The system, or lab
+    system: String,
+    /// The role
+    role: String,
+    /// Its configuration; without, one line on standard input
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Arch {
+    /// Compare the architectures over a range of users
+    Sweep(SweepArgs),
+}
+
+#[derive(Args)]
+struct SweepArgs {
+    /// Which architectures
+    #[arg(long, value_enum, default_value = "both")]
+    arch: Architectures,
+    /// Numbers of users
+    #[arg(long, value_delimiter = ',', default_value = "10,25,50,100,200", value_name = "N,N,…")]
+    concurrency_levels: Vec<i64>,
+    /// Users that start a second
+    #[arg(long, default_value_t = 100.0)]
+    spawn_rate: f64,
+    /// Mean think time of a user
+    #[arg(long, value_parser = units::parse_duration, default_value = "20ms")]
+    think: Duration,
+    /// Replicas of each service behind the gateway; several are compared (1,3)
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "N,N,…")]
+    replicas: Vec<u32>,
+    /// A monolith that runs already; with it the deployment is external
+    #[arg(long, value_name = "URL")]
+    base_url_monolith: Option<String>,
+    /// A gateway that runs already; with it the deployment is external
+    #[arg(long, value_name = "URL")]
+    base_url_micro: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Architectures {
+    Both,
+    Monolith,
+    Microservices,
+}
+
+fn parse_slo(text: &str) -> Result<Slo, String> {
+    Slo::try_from(text.to_owned())
+}
+
+/// Parses the command line, calls, and turns the result into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match call(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(error::exit_code(&error))
+        }
+    }
+}
+
+fn call(command: Command) -> anyhow::Result<ExitCode> {
+    let code = match command {
+        Command::Run(args) => run_verb(&args)?,
+        Command::Load(args) => load_url::run(&args)?,
+        Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
+        Command::Up(args) => up::run(&args)?,
+        Command::List => say(&listing::systems()),
+        Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),
+        Command::Report(args) => redraw(&args.archive)?,
+        Command::Compare(args) => compare_verb(&args)?,
+        Command::Doctor => say(&doctor::report()),
+        Command::Selftest(args) => selftest::run(args)?,
+        Command::Serve(args) => return Ok(serve(args)),
+    };
+    Ok(ExitCode::from(code))
+}
+
+/// Prints to standard output; a reader that has had enough (`| head`) is no error.
+fn say(text: &str) -> u8 {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    0
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    let source = args.config.map_or(kit::host::ConfigSource::Stdin, kit::host::ConfigSource::File);
+    let ServeArgs { system, role, .. } = args;
+    kit::host::run_process(
+        |configured| {
+            if configured != role {
+                return Err(input(format!(
+                    "the configuration is for role {configured:?}, the command line says {role:?}"
+                )));
+            }
+            systems::find_role(&system, &role)
+        },
+        source,
+    )
+}
+
+fn run_verb(args: &RunArgs) -> anyhow::Result<u8> {
+    if let Some(folder) = &args.resume {
+        return run::resume(&Archive::open(folder)?, &options(&args.common));
+    }
+    start(find_experiment(args.experiment.as_deref().unwrap_or_default())?, &args.common)
+}
+
+/// A file when there is one, otherwise an experiment that comes along.
+fn find_experiment(name: &str) -> anyhow::Result<Experiment> {
+    if let Some((workload, text)) = workloads::find(name)
+        && !Path::new(name).is_file()
+    {
+        let short = workload.rsplit('/').next().unwrap_or(workload);
+        return file::parse(text, workload, short);
+    }
+    file::read(Path::new(name))
+}
+
+/// Applies the flags that every verb has, and runs.
+fn start(mut experiment: Experiment, common: &Common) -> anyhow::Result<u8> {
+    apply(&mut experiment, common);
+    experiment.check().map_err(|problem| input(format!("{problem}")))?;
+    if common.print_experiment {
+        return Ok(say(&experiment.to_toml()));
+    }
+    run::run(&experiment, &options(common))
+}
+
+fn apply(experiment: &mut Experiment, common: &Common) {
+    let Common { deployment, trials, seed, duration, warmup, sample_interval, load_workers, database, slo, .. } =
+        common;
+    experiment.deployment = deployment.unwrap_or(experiment.deployment);
+    experiment.trials = trials.unwrap_or(experiment.trials);
+    experiment.seed = seed.unwrap_or(experiment.seed);
+    experiment.duration = duration.unwrap_or(experiment.duration);
+    experiment.warmup = warmup.unwrap_or(experiment.warmup);
+    experiment.sample_interval = sample_interval.unwrap_or(experiment.sample_interval);
+    experiment.load_workers = load_workers.unwrap_or(experiment.load_workers);
+    experiment.slo.extend(slo.iter().cloned());
+    if let Some(database) = database {
+        let backend = if is_url(database) { "postgres" } else { database };
+        experiment.backends.insert("database".to_owned(), backend.to_owned());
+    }
+}
+
+fn is_url(database: &str) -> bool {
+    database.starts_with("postgres://") || database.starts_with("postgresql://")
+}
+
+fn options(common: &Common) -> Options {
+    Options {
+        out: common.out.clone(),
+        database_url: common.database.clone().filter(|database| is_url(database)),
+        skip_health_check: common.skip_health_check,
+    }
+}
+
+fn sweep(args: &SweepArgs) -> anyhow::Result<Experiment> {
+    let architectures: &[&str] = match args.arch {
+        Architectures::Both => &["monolith", "microservices"],
+        Architectures::Monolith => &["monolith"],
+        Architectures::Microservices => &["microservices"],
+    };
+    let external: BTreeMap<String, String> =
+        [("monolith", &args.base_url_monolith), ("microservices", &args.base_url_micro)]
+            .into_iter()
+            .filter_map(|(name, url)| Some((name.to_owned(), url.clone()?)))
+            .collect();
+    let text = |name: &&str| Level::Text((*name).to_owned());
+    let mut experiment = Experiment {
+        question: "How do the architectures of the task tracker compare as users grow?".to_owned(),
+        name: "arch-sweep".to_owned(),
+        system: "task-tracker".to_owned(),
+        deployment: if external.is_empty() { DeploymentKind::Processes } else { DeploymentKind::External },
+        seed: file::default::SEED,
+        trials: file::default::TRIALS,
+        warmup: file::default::WARMUP,
+        duration: file::default::DURATION,
+        slo: Vec::new(),
+        factors: BTreeMap::from([
+            ("architecture".to_owned(), architectures.iter().map(text).collect()),
+            ("users".to_owned(), args.concurrency_levels.iter().copied().map(Level::Int).collect()),
+        ]),
+        exclude: Vec::new(),
+        load: LoadPlan::Closed { users: 0, think: args.think, spawn_rate: args.spawn_rate },
+        load_workers: 1,
+        timeout: file::default::TIMEOUT,
+        sample_interval: file::default::SAMPLE_INTERVAL,
+        roles: BTreeMap::new(),
+        backends: BTreeMap::new(),
+        settings: serde_json::json!({"argon2": "minimum"}),
+        external,
+        scenario: None,
+        search: None,
+    };
+    set_replicas(&mut experiment, &args.replicas, architectures);
+    Ok(experiment)
+}
+
+/// One number is a setting of the services; several are a factor, which the monolith does not take part in.
+fn set_replicas(experiment: &mut Experiment, replicas: &[u32], architectures: &[&str]) {
+    if let [one] = replicas {
+        if *one != 1 && architectures.contains(&"microservices") {
+            for role in ["user-service", "task-service", "stats-service"] {
+                experiment.roles.insert(role.to_owned(), RoleLimits { replicas: Some(*one), cpus: None });
+            }
+        }
+        return;
+    }
+    let levels: Vec<_> = replicas.iter().map(|count| Level::Int(i64::from(*count))).collect();
+    for level in levels.iter().skip(1).filter(|_| architectures.contains(&"monolith")) {
+        experiment.exclude.push(Levels::from([
+            ("architecture".to_owned(), Level::Text("monolith".to_owned())),
+            ("replicas".to_owned(), level.clone()),
+        ]));
+    }
+    experiment.factors.insert("replicas".to_owned(), levels);
+}
+
+fn compare_verb(args: &CompareArgs) -> anyhow::Result<u8> {
+    let results = |folder: &Path| -> anyhow::Result<Vec<_>> {
+        let results = Archive::open(folder)?.results()?;
+        match results.is_empty() {
+            true => {
+                Err(input(format!("{}: no trial has ended in this archive; run it, or resume it", folder.display())))
+            }
+            false => Ok(results),
+        }
+    };
+    let comparison = compare::compare_with(&results(&args.before)?, &results(&args.after)?, args.least_effect / 100.0);
+    let text = if args.json { serde_json::to_string_pretty(&comparison)? + "\n" } else { comparison.table() };
+    say(&text);
+    Ok(u8::from(args.fail_on_regression && comparison.regressed()))
+}
+
+fn redraw(folder: &Path) -> anyhow::Result<u8> {
+    let archive = Archive::open(folder)?;
+    run::report(&archive)?;
+    Ok(say(&format!("{}\n", archive.folder().join("report.html").display())))
+}

@@ -1,0 +1,291 @@
+//! Two archives, cell by cell: what changed, by how much, and how sure that is. Pure.
+//!
+//! One rule: a change is called only when its interval, corrected for the number of cells looked at, says so; anything
+//! else is inconclusive, with the smallest change that would have been seen.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::Levels;
+use crate::measure::{CellSummary, Interval, TrialSummary, stats, study};
+use crate::verdict::{self, three};
+
+/// A change below this share is not worth a word.
+pub const LEAST_EFFECT: f64 = 0.01;
+
+/// The metrics compared: key, name in tables, and whether more is better.
+const METRICS: [(&str, &str, bool); 8] = [
+    ("goodput_rps", "goodput /s", true),
+    ("latency_p50_ms", "p50 ms", false),
+    ("latency_p95_ms", "p95 ms", false),
+    ("latency_p99_ms", "p99 ms", false),
+    ("latency_avg_ms", "mean ms", false),
+    ("error_rate", "errors %", false),
+    ("total_cpu_units", "CPUs", false),
+    ("total_mem_gb", "memory GB", false),
+];
+
+/// What became of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is better, surely.
+    Improved,
+    /// It is worse, surely.
+    Regressed,
+    /// Neither can be said.
+    Inconclusive,
+}
+
+/// One number of one cell in both archives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The cell: its levels in words.
+    pub cell: String,
+    /// The cell's levels.
+    pub levels: Levels,
+    /// The key of the number.
+    pub metric: String,
+    /// Mean over the trials of the first archive.
+    pub a: Option<f64>,
+    /// Mean over the trials of the second archive.
+    pub b: Option<f64>,
+    /// b/a with its 95 % interval.
+    pub ratio: Option<Interval>,
+    /// Two-sided p-value, corrected over the cells of this metric (Holm 1979).
+    pub p: Option<f64>,
+    /// What became of it.
+    pub change: Change,
+    /// The smallest relative change that these trials would have shown four times in five (two-sided, 5 %).
+    pub detectable: Option<f64>,
+    /// Why nothing can be said, where it is not the noise.
+    pub why: Option<String>,
+}
+
+/// Two archives compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The smallest relative change that counts.
+    pub least_effect: f64,
+    /// By cell and metric.
+    pub rows: Vec<Row>,
+    /// Cells of the first archive alone.
+    pub only_a: Vec<String>,
+    /// Cells of the second archive alone.
+    pub only_b: Vec<String>,
+}
+
+/// Compares with the default least effect of 1 %.
+pub fn compare(a: &[TrialSummary], b: &[TrialSummary]) -> Comparison {
+    compare_with(a, b, LEAST_EFFECT)
+}
+
+/// Compares the cells that both have. Ratios of means with Welch's interval on the log scale; a change counts when its
+/// corrected p-value is below 5 %, its interval leaves out 1, and it is at least `least_effect` (a share).
+pub fn compare_with(a: &[TrialSummary], b: &[TrialSummary], least_effect: f64) -> Comparison {
+    let (cells_a, cells_b) = (cells(a), cells(b));
+    let missing = |from: &[CellSummary], other: &[CellSummary]| -> Vec<String> {
+        let alone = |cell: &&CellSummary| other.iter().all(|there| there.levels != cell.levels);
+        from.iter().filter(alone).map(|cell| words(&cell.levels)).collect()
+    };
+    let both = || cells_a.iter().filter_map(|a| Some((a, cells_b.iter().find(|b| b.levels == a.levels)?)));
+    let mut rows = Vec::new();
+    for (key, _, more_is_better) in METRICS {
+        let mut of_metric: Vec<Row> = both().map(|(a, b)| row(key, a, b)).collect();
+        holm(&mut of_metric);
+        of_metric.iter_mut().for_each(|row| judge(row, more_is_better, least_effect));
+        rows.extend(of_metric);
+    }
+    Comparison { least_effect, rows, only_a: missing(&cells_a, &cells_b), only_b: missing(&cells_b, &cells_a) }
+}
+
+fn cells(trials: &[TrialSummary]) -> Vec<CellSummary> {
+    let mut groups: Vec<Vec<&TrialSummary>> = Vec::new();
+    for trial in trials {
+        match groups.iter_mut().find(|group| group[0].levels == trial.levels) {
+            Some(group) => group.push(trial),
+            None => groups.push(vec![trial]),
+        }
+    }
+    groups.sort_by(|a, b| a[0].levels.partial_cmp(&b[0].levels).unwrap_or(std::cmp::Ordering::Equal));
+    groups.iter().map(|group| study::cell(group, 0.0, &words(&group[0].levels))).collect()
+}
+
+fn words(levels: &Levels) -> String {
+    let each: Vec<String> = levels.iter().map(|(name, level)| format!("{name}={level}")).collect();
+    if each.is_empty() { "all".to_owned() } else { each.join(" ") }
+}
+
+fn row(key: &str, a: &CellSummary, b: &CellSummary) -> Row {
+    let side = |cell: &CellSummary| cell.metrics.get(key).cloned().unwrap_or_default();
+    let (one, other) = (side(a), side(b));
+    let enough = one.mean.is_some() && other.mean.is_some();
+    let log = if enough { stats::welch_log_ratio(&one.values, &other.values) } else { None };
+    let ratio = log.map(|log| Interval { estimate: log.log.exp(), low: log.low().exp(), high: log.high().exp() });
+    let touched = a.guards.iter().chain(&b.guards).find(|guard| verdict::touches(guard, key));
+    let few = one.values.len().min(other.values.len()) < 2;
+    let why = match (enough, few, touched) {
+        (false, ..) => {
+            one.null_reason.clone().or_else(|| other.null_reason.clone()).or(Some("not measured".to_owned()))
+        }
+        (_, true, _) => Some("it needs two valid trials on each side".to_owned()),
+        (.., Some(guard)) => Some(guard.id.clone()),
+        _ => None,
+    };
+    let detectable =
+        log.map(|log| (log.se * (stats::t_quantile(0.975, log.df) + stats::t_quantile(0.80, log.df))).exp() - 1.0);
+    Row {
+        cell: words(&a.levels),
+        levels: a.levels.clone(),
+        metric: key.to_owned(),
+        a: one.mean,
+        b: other.mean,
+        ratio,
+        p: log.map(|log| log.p_value()),
+        change: if log.is_none() && why.is_none() { apart(&one.values, &other.values) } else { Change::Inconclusive },
+        detectable,
+        why,
+    }
+}
+
+/// A rate that is zero on one side has no ratio; then the two t-intervals must lie apart. Only error rates get here,
+/// where more is worse.
+fn apart(a: &[f64], b: &[f64]) -> Change {
+    match (stats::t_interval(a), stats::t_interval(b)) {
+        (Some(a), Some(b)) if b.low > a.high => Change::Regressed,
+        (Some(a), Some(b)) if b.high < a.low => Change::Improved,
+        _ => Change::Inconclusive,
+    }
+}
+
+/// Holm's step-down correction of the p-values that are there.
+fn holm(rows: &mut [Row]) {
+    let mut order: Vec<usize> = (0..rows.len()).filter(|&place| rows[place].p.is_some()).collect();
+    order.sort_by(|&a, &b| rows[a].p.unwrap_or(1.0).total_cmp(&rows[b].p.unwrap_or(1.0)));
+    let mut floor = 0.0;
+    let count = order.len();
+    for (rank, place) in order.into_iter().enumerate() {
+        floor = f64::max(floor, rows[place].p.unwrap_or(1.0) * (count - rank) as f64).min(1.0);
+        rows[place].p = Some(floor);
+    }
+}
+
+fn judge(row: &mut Row, more_is_better: bool, least_effect: f64) {
+    let (Some(ratio), Some(p), None) = (row.ratio, row.p, &row.why) else { return };
+    let sure = p < 0.05 && (ratio.low > 1.0 || ratio.high < 1.0);
+    if sure && (ratio.estimate - 1.0).abs() >= least_effect {
+        row.change = if (ratio.estimate > 1.0) == more_is_better { Change::Improved } else { Change::Regressed };
+    }
+}
+
+impl Comparison {
+    /// Whether any number is surely worse.
+    pub fn regressed(&self) -> bool {
+        self.rows.iter().any(|row| row.change == Change::Regressed)
+    }
+
+    /// A table in plain text, and below it what only one archive has.
+    pub fn table(&self) -> String {
+        let head = ["cell", "metric", "A", "B", "B/A", "95 % interval", "change"].map(str::to_owned);
+        let mut lines = vec![head];
+        lines.extend(self.rows.iter().map(line));
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..7).map(width).collect();
+        let mut text = String::new();
+        for line in &lines {
+            let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let _ = writeln!(text, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        }
+        for (which, cells) in [("A", &self.only_a), ("B", &self.only_b)] {
+            cells.iter().for_each(|cell| {
+                let _ = writeln!(text, "only in {which}: {cell}");
+            });
+        }
+        text
+    }
+}
+
+fn line(row: &Row) -> [String; 7] {
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), three);
+    let metric = METRICS.iter().find(|(key, ..)| *key == row.metric).map_or(row.metric.as_str(), |(_, name, _)| name);
+    let change = match (row.change, &row.why, row.detectable) {
+        (Change::Improved, ..) => "improved".to_owned(),
+        (Change::Regressed, ..) => "regressed".to_owned(),
+        (Change::Inconclusive, Some(why), _) => format!("inconclusive: {why}"),
+        (Change::Inconclusive, None, Some(share)) => format!("inconclusive (would show {} %)", three(100.0 * share)),
+        (Change::Inconclusive, None, None) => "inconclusive".to_owned(),
+    };
+    let interval = row.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.3}–{:.3}", ratio.low, ratio.high));
+    [
+        row.cell.clone(),
+        metric.to_owned(),
+        shown(row.a),
+        shown(row.b),
+        row.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.3}", ratio.estimate)),
+        interval,
+        change,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::{Made, trial};
+
+    fn trials(users: i64, p95: [f64; 3]) -> Vec<TrialSummary> {
+        p95.iter().map(|&p95| trial(&Made { users, p95, ..Made::default() })).collect()
+    }
+
+    fn of<'a>(comparison: &'a Comparison, metric: &str) -> &'a Row {
+        comparison.rows.iter().find(|row| row.metric == metric).unwrap()
+    }
+
+    #[test]
+    fn a_slower_archive_has_regressed_and_a_faster_one_improved() {
+        let (fast, slow) = (trials(10, [20.0, 20.2, 19.8]), trials(10, [24.0, 24.3, 23.9]));
+        assert_eq!(of(&compare(&fast, &slow), "latency_p95_ms").change, Change::Regressed);
+        assert_eq!(of(&compare(&slow, &fast), "latency_p95_ms").change, Change::Improved);
+        assert!(compare(&fast, &slow).regressed());
+    }
+
+    #[test]
+    fn noise_is_inconclusive_and_says_what_it_would_have_shown() {
+        let row =
+            of(&compare(&trials(10, [20.0, 26.0, 16.0]), &trials(10, [21.0, 27.0, 17.0])), "latency_p95_ms").clone();
+        assert_eq!((row.change, row.why), (Change::Inconclusive, None));
+        assert!(row.detectable.unwrap() > 0.3);
+    }
+
+    #[test]
+    fn one_trial_decides_nothing() {
+        let row = of(&compare(&trials(10, [20.0; 3])[..1], &trials(10, [90.0; 3])[..1]), "latency_p95_ms").clone();
+        assert_eq!(row.why.as_deref(), Some("it needs two valid trials on each side"));
+    }
+
+    #[test]
+    fn a_change_below_the_least_effect_is_no_change() {
+        let (a, b) = (trials(10, [20.0, 20.001, 19.999]), trials(10, [20.1, 20.101, 20.099]));
+        assert_eq!(of(&compare(&a, &b), "latency_p95_ms").change, Change::Inconclusive);
+        assert_eq!(of(&compare_with(&a, &b, 0.001), "latency_p95_ms").change, Change::Regressed);
+    }
+
+    #[test]
+    fn errors_that_appear_have_regressed_although_zero_has_no_ratio() {
+        let broken: Vec<TrialSummary> =
+            [10.0, 11.0, 12.0].iter().map(|&errors| trial(&Made { errors, ..Made::default() })).collect();
+        let sound: Vec<TrialSummary> = (0..3).map(|_| trial(&Made::default())).collect();
+        let comparison = compare(&sound, &broken);
+        let row = of(&comparison, "error_rate");
+        assert_eq!((row.change, row.ratio), (Change::Regressed, None));
+    }
+
+    #[test]
+    fn cells_of_one_archive_are_listed() {
+        let comparison = compare(&trials(10, [20.0; 3]), &trials(20, [20.0; 3]));
+        assert_eq!(comparison.only_a, ["architecture=monolith users=10"]);
+        assert!(
+            comparison.rows.is_empty() && comparison.table().ends_with("only in B: architecture=monolith users=20\n")
+        );
+    }
+}

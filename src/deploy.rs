@@ -1,0 +1,178 @@
+//! Deployments: where the replicas of a system run.
+//!
+//! A deployment starts a replica and hands back a [`Replica`]; everything else (readiness, clocks, start, operations)
+//! goes through the replica's admin endpoint and is the same everywhere. No system's name appears here.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use kit::admin::{ClockReading, Health, Start};
+use kit::usage::Usage;
+use kit::{Role, RoleConfig};
+
+pub mod in_process;
+pub mod pinning;
+pub mod processes;
+pub mod trial;
+
+/// Starts replicas somewhere.
+pub trait Deployment {
+    /// Starts one replica and waits until it is ready.
+    ///
+    /// # Errors
+    /// Why it did not come up, as surroundings.
+    fn launch(&self, launch: &Launch<'_>) -> anyhow::Result<Box<dyn Replica>>;
+}
+
+/// One replica to start.
+pub struct Launch<'a> {
+    /// The system it belongs to, as `serve` knows it.
+    pub system: &'a str,
+    /// The role.
+    pub role: Role,
+    /// What it is told.
+    pub config: RoleConfig,
+    /// The CPUs it may use; all when none.
+    pub cpus: Option<&'a [usize]>,
+    /// Where its log goes.
+    pub log: &'a Path,
+    /// Whether the run was interrupted while waiting.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
+/// A replica that runs. Dropped, it is ended without waiting for its work.
+pub trait Replica: Send {
+    /// Where it serves, `host:port`.
+    fn addr(&self) -> String;
+    /// Its admin endpoint.
+    fn admin(&self) -> &AdminClient;
+    /// What it uses; none where that cannot be known.
+    fn usage(&mut self) -> Usage;
+    /// Why its memory cannot be known, where that is so.
+    fn no_memory(&self) -> Option<&'static str>;
+    /// Why it has ended, when it has ended by itself.
+    fn ended(&mut self) -> Option<String>;
+    /// Asks it to finish what it has begun, and waits, up to the hard deadline.
+    ///
+    /// # Errors
+    /// When it had to be killed, or ended with an error.
+    fn stop(&mut self) -> anyhow::Result<()>;
+    /// Its process, where it has one of its own.
+    fn pid(&self) -> Option<u32>;
+}
+
+/// The admin endpoint of a replica: functions in this process, or HTTP.
+pub enum AdminClient {
+    /// A role on threads of this process.
+    Direct(Box<kit::admin::Admin>),
+    /// A role elsewhere.
+    Http {
+        /// `http://host:port`.
+        base: String,
+        /// The run's token.
+        token: String,
+        /// Keeps the connection.
+        agent: ureq::Agent,
+    },
+}
+
+impl AdminClient {
+    /// An endpoint over HTTP.
+    pub fn http(addr: &str, token: &str) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(std::time::Duration::from_secs(10))).build();
+        Self::Http { base: format!("http://{addr}"), token: token.to_owned(), agent: config.into() }
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<String> {
+        let Self::Http { base, token, agent } = self else { anyhow::bail!("no HTTP here") };
+        let mut answer = agent
+            .get(format!("{base}{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .call()
+            .with_context(|| format!("asking {base}{path}"))?;
+        answer.body_mut().with_config().limit(1 << 30).read_to_string().with_context(|| format!("reading {base}{path}"))
+    }
+
+    fn post(&self, path: &str, body: &str) -> anyhow::Result<()> {
+        let Self::Http { base, token, agent } = self else { anyhow::bail!("no HTTP here") };
+        agent
+            .post(format!("{base}{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .send(body)
+            .with_context(|| format!("telling {base}{path}"))?;
+        Ok(())
+    }
+
+    /// How the role is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn health(&self) -> anyhow::Result<Health> {
+        match self {
+            Self::Direct(admin) => Ok(admin.health()),
+            Self::Http { .. } => Ok(serde_json::from_str(&self.get("/healthz")?)?),
+        }
+    }
+
+    /// The role's clocks.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn clock(&self) -> anyhow::Result<ClockReading> {
+        match self {
+            Self::Direct(admin) => Ok(admin.clock()),
+            Self::Http { .. } => Ok(serde_json::from_str(&self.get("/clock")?)?),
+        }
+    }
+
+    /// Starts a generator, at a time of its own clock.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start(&self, at_ns: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Direct(admin) => {
+                admin.control.start(at_ns);
+                Ok(())
+            }
+            Self::Http { .. } => self.post("/start", &serde_json::to_string(&Start { at_ns })?),
+        }
+    }
+
+    /// Stops a generator.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Direct(admin) => {
+                admin.control.stop();
+                Ok(())
+            }
+            Self::Http { .. } => self.post("/stop", "{}"),
+        }
+    }
+
+    /// Operations after a sequence number, newline-delimited.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ops(&self, after: u64) -> anyhow::Result<String> {
+        match self {
+            Self::Direct(admin) => Ok(admin.ops(after)),
+            Self::Http { .. } => self.get(&format!("/ops?after={after}")),
+        }
+    }
+
+    /// Gauges after a sequence number, newline-delimited.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn series(&self, after: u64) -> anyhow::Result<String> {
+        match self {
+            Self::Direct(admin) => Ok(admin.series(after)),
+            Self::Http { .. } => self.get(&format!("/series?after={after}")),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Replicas on threads of the lab's own process: for tests, lessons and quick looks.
+//!
+//! CPU time is attributed by thread name; memory cannot be told apart.
+
+use std::collections::BTreeMap;
+
+use kit::usage::{self, Usage};
+use kit::{Clock, host};
+
+use super::{AdminClient, Deployment, Launch, Replica, pinning};
+use crate::error::surroundings;
+
+/// The deployment.
+pub struct InProcess;
+
+struct Threads {
+    name: String,
+    hosted: host::Hosted,
+    admin: AdminClient,
+    /// CPU seconds by thread, kept after a thread has ended.
+    cpu_s: BTreeMap<u32, f64>,
+}
+
+impl Deployment for InProcess {
+    fn launch(&self, launch: &Launch<'_>) -> anyhow::Result<Box<dyn Replica>> {
+        let name = format!("{} {}", launch.role.name, launch.config.replica);
+        let started = pinning::pinned(launch.cpus, || host::start(launch.role, launch.config.clone(), Clock::real()))?;
+        let mut hosted = started.map_err(|error| surroundings(format!("role {name} did not start: {error:#}")))?;
+        std::fs::write(
+            launch.log,
+            "this role ran on threads of the lab; its messages went to the lab's standard error\n",
+        )?;
+        while !hosted.has_ended() {
+            match hosted.wait_until_started_for(std::time::Duration::from_millis(100)) {
+                Some(true) => {
+                    let admin = AdminClient::Direct(Box::new(hosted.admin.clone()));
+                    return Ok(Box::new(Threads { name, hosted, admin, cpu_s: BTreeMap::new() }));
+                }
+                Some(false) => break,
+                None if (launch.interrupted)() => break,
+                None => {}
+            }
+        }
+        if (launch.interrupted)() {
+            return Err(surroundings("interrupted"));
+        }
+        let reason = hosted.join().err().map_or_else(|| "it ended at once".to_owned(), |error| format!("{error:#}"));
+        Err(surroundings(format!("role {name} did not start: {reason}")))
+    }
+}
+
+impl Replica for Threads {
+    fn addr(&self) -> String {
+        self.hosted.addr.to_string()
+    }
+
+    fn admin(&self) -> &AdminClient {
+        &self.admin
+    }
+
+    fn usage(&mut self) -> Usage {
+        for (thread, cpu_s) in usage::of_threads(&self.hosted.thread_prefix) {
+            self.cpu_s.insert(thread, cpu_s);
+        }
+        let cpu_s = (!self.cpu_s.is_empty()).then(|| self.cpu_s.values().sum());
+        Usage { cpu_s, ..Usage::default() }
+    }
+
+    fn no_memory(&self) -> Option<&'static str> {
+        Some("it shares the lab's process")
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        if !self.hosted.has_ended() {
+            return None;
+        }
+        let reason =
+            self.hosted.join().err().map_or_else(|| "ended by itself".to_owned(), |error| format!("{error:#}"));
+        Some(format!("role {}: {reason}", self.name))
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        self.hosted.request_stop();
+        self.hosted.join()
+    }
+
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+}

@@ -1,0 +1,543 @@
+//! Runs one trial somewhere and gives back its record.
+//!
+//! The order is always the same: databases, roles (each after its peers), generators with their set-up, a common start,
+//! sampling each interval, stop, drain, last read, end. Whatever happens, what was started is ended.
+
+use std::time::Duration;
+
+use kit::{OpsRecord, RoleConfig};
+
+use super::{Deployment, Launch, Replica, pinning};
+use crate::archive::{OpsLog, TrialFiles};
+use crate::database::{Databases, Server};
+use crate::error::surroundings;
+use crate::experiment::{DeploymentKind, Experiment, LoadPlan, Trial};
+use crate::interrupt::Interrupt;
+use crate::load::LoadSettings;
+use crate::measure::{Participant, Sample, TrialRecord};
+use crate::report::csv;
+use crate::systems::{Assembly, Part, System};
+use crate::units;
+
+/// What a trial needs beside the experiment.
+pub struct Site<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// The system under test.
+    pub system: &'a dyn System,
+    /// Where its roles run.
+    pub deployment: &'a dyn Deployment,
+    /// Where the generators run.
+    pub load_deployment: &'a dyn Deployment,
+    /// Where databases are made.
+    pub databases: &'a Server,
+    /// Who gets which CPUs.
+    pub budget: &'a pinning::Budget,
+    /// The run's name, part of every name it makes.
+    pub run: &'a str,
+    /// Ctrl-C.
+    pub interrupt: &'a Interrupt,
+    /// Told what is going on, with the share of the trial that is done.
+    pub progress: &'a dyn Fn(&str, f64),
+}
+
+/// What came of a trial.
+pub enum Ended {
+    /// Its record.
+    Done(Box<TrialRecord>, OpsLog),
+    /// It was interrupted; what it had measured is in its files.
+    Interrupted,
+}
+
+/// A replica that was started, with what the report says of it.
+struct Started {
+    participant: Participant,
+    replica: Box<dyn Replica>,
+    /// The last reading: when, and CPU seconds.
+    last: Option<(u64, f64)>,
+}
+
+/// All replicas, generators last. Dropped, all are ended.
+struct Running {
+    started: Vec<Started>,
+    databases: Option<Databases>,
+    /// Removed when dropped, after the replicas.
+    _scratch: tempfile::TempDir,
+}
+
+/// How often the lab looks whether a drain is over.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// From the start signal to the first second, so that every generator has heard it.
+const LEAD: Duration = Duration::from_millis(150);
+
+/// Runs one trial.
+///
+/// # Errors
+/// When something could not be started, or a replica could not be read, as surroundings.
+pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Result<Ended> {
+    let assembly = site.system.assemble(site.experiment, &trial.levels);
+    let plan = site.experiment.load.at(&trial.levels);
+    (site.progress)("starting", 0.0);
+    let mut running = start_system(site, trial, &assembly, files)?;
+    if site.interrupt.is_asked() {
+        return Ok(Ended::Interrupted);
+    }
+    (site.progress)("setting up", 0.0);
+    start_load(site, trial, &assembly, &plan, files, &mut running)?;
+    let window = site.experiment.window(&plan);
+    let mut collected = Collected::default();
+    let failure = measure(site, &plan, window.clone(), &mut running, files, &mut collected)?;
+    let problems = running.stop();
+    if site.interrupt.is_asked() {
+        return Ok(Ended::Interrupted);
+    }
+    let failure = failure.or_else(|| problems.into_iter().next());
+    let record = TrialRecord {
+        trial: trial.clone(),
+        load: plan,
+        ops: collected.ops.records()?,
+        series: collected.series,
+        window,
+        participants: running.started.iter().map(|started| started.participant.clone()).collect(),
+        failure,
+    };
+    Ok(Ended::Done(Box::new(record), collected.ops))
+}
+
+fn start_system(site: &Site<'_>, trial: &Trial, assembly: &Assembly, files: &TrialFiles) -> anyhow::Result<Running> {
+    let scratch = tempfile::Builder::new().prefix("scalelab-").tempdir();
+    let scratch =
+        scratch.map_err(|error| surroundings(format!("cannot make a scratch folder: {error}; set TMPDIR")))?;
+    let mut running = Running { started: Vec::new(), databases: None, _scratch: scratch };
+    if site.experiment.deployment == DeploymentKind::External {
+        return Ok(running);
+    }
+    let names: Vec<_> = assembly.parts.iter().filter_map(|part| part.database).collect();
+    let unique = format!("{}_{}", site.run, trial.index);
+    running.databases = Some(site.databases.make(&names, running._scratch.path(), &unique)?);
+    let secret = kit::secret()?;
+    let admin_token = kit::secret()?;
+    for part in &assembly.parts {
+        for replica in 1..=part.replicas {
+            if site.interrupt.is_asked() {
+                return Ok(running);
+            }
+            let config = role_config(site, trial, part, replica, &running, &secret, &admin_token);
+            let cpus = cpus_of(site, part.role, site.budget.system.as_deref())?;
+            launch(site, site.deployment, site.system.name(), part.role, config, cpus, true, files, &mut running)?;
+        }
+    }
+    Ok(running)
+}
+
+fn role_config(
+    site: &Site<'_>,
+    trial: &Trial,
+    part: &Part,
+    replica: u32,
+    running: &Running,
+    secret: &str,
+    admin_token: &str,
+) -> RoleConfig {
+    let mut config = RoleConfig::new(part.role);
+    config.run = format!("{}-{}", site.run, trial.index);
+    config.replica = replica;
+    config.seed = trial.seed;
+    config.admin_token = admin_token.to_owned();
+    config.settings = site.system.role_settings(site.experiment);
+    config.secrets.insert("jwt_key".to_owned(), secret.to_owned());
+    let url = part.database.and_then(|name| running.databases.as_ref()?.url(name));
+    if let Some(url) = url {
+        config.secrets.insert("database_url".to_owned(), url.to_owned());
+    }
+    for peer in part.peers {
+        config.peers.insert((*peer).to_owned(), running.addresses(peer));
+    }
+    config
+}
+
+/// The CPUs of a role: its own in the experiment, or its side's share.
+fn cpus_of(site: &Site<'_>, role: &str, share: Option<&[usize]>) -> anyhow::Result<Option<Vec<usize>>> {
+    match site.experiment.roles.get(role).and_then(|limits| limits.cpus.as_deref()) {
+        Some(cpus) => units::parse_cpus(cpus).map(Some).map_err(crate::error::input),
+        None => Ok(share.map(<[usize]>::to_vec)),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call of Deployment::launch, with what is kept of it")]
+fn launch(
+    site: &Site<'_>,
+    deployment: &dyn Deployment,
+    system: &str,
+    role: &str,
+    config: RoleConfig,
+    cpus: Option<Vec<usize>>,
+    under_test: bool,
+    files: &TrialFiles,
+    running: &mut Running,
+) -> anyhow::Result<()> {
+    let number = config.replica;
+    let replica = deployment.launch(&Launch {
+        system,
+        role: crate::systems::find_role(system, role)?,
+        config,
+        cpus: cpus.as_deref(),
+        log: &files.log(role, number),
+        interrupted: &|| site.interrupt.is_asked(),
+    });
+    let replica = match replica {
+        Ok(replica) => replica,
+        // What was being started is gone; the caller sees the interruption.
+        Err(_) if site.interrupt.is_asked() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let participant = Participant {
+        role: role.to_owned(),
+        replica: number,
+        under_test,
+        cpus: cpus.as_deref().map(pinning::show),
+        no_memory: replica.no_memory().map(str::to_owned),
+        no_cpu: None,
+    };
+    running.started.push(Started { participant, replica, last: None });
+    Ok(())
+}
+
+fn start_load(
+    site: &Site<'_>,
+    trial: &Trial,
+    assembly: &Assembly,
+    plan: &LoadPlan,
+    files: &TrialFiles,
+    running: &mut Running,
+) -> anyhow::Result<()> {
+    let experiment = site.experiment;
+    let base_url =
+        (experiment.deployment == DeploymentKind::External).then(|| external_url(experiment, trial)).flatten();
+    let settings = LoadSettings {
+        scenario: site.system.scenario(experiment, &trial.levels),
+        plan: plan.clone(),
+        workers: experiment.load_workers,
+        timeout: experiment.timeout,
+        ..LoadSettings::new(base_url)
+    };
+    let admin_token = kit::secret()?;
+    for replica in 1..=experiment.load_workers {
+        let mut config = RoleConfig::new("load");
+        // Part of the names of accounts: short, and new for every trial.
+        config.run = format!("{}-{}", site.run, trial.index);
+        config.replica = replica;
+        config.seed = trial.seed;
+        config.admin_token.clone_from(&admin_token);
+        config.settings = serde_json::to_value(&settings)?;
+        config.peers.insert("target".to_owned(), running.addresses(assembly.entry));
+        let cpus = cpus_of(site, "load", site.budget.load.as_deref())?;
+        launch(site, site.load_deployment, "lab", "load", config, cpus, false, files, running)?;
+        if site.interrupt.is_asked() {
+            return Ok(());
+        }
+    }
+    if experiment.deployment == DeploymentKind::External {
+        running.started.insert(0, Started::external());
+    }
+    Ok(())
+}
+
+/// Where the system of a trial is, when it runs elsewhere.
+pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
+    let named =
+        trial.levels.get("architecture").and_then(|architecture| experiment.external.get(&architecture.to_string()));
+    named.or_else(|| experiment.external.get("default")).or_else(|| experiment.external.values().next()).cloned()
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Collected {
+    ops: OpsLog,
+    series: Vec<Sample>,
+    /// Everything up to the last row of the history.
+    totals: OpsRecord,
+    /// Records of seconds whose row of the history is not written yet.
+    waiting: std::collections::BTreeMap<u32, OpsRecord>,
+    users: f64,
+    /// What was read last from each generator: operations, gauges.
+    read: std::collections::BTreeMap<usize, (u64, u64)>,
+}
+
+/// Measures until the window has passed; gives back why the trial is not valid, if so.
+fn measure(
+    site: &Site<'_>,
+    plan: &LoadPlan,
+    window: std::ops::Range<u32>,
+    running: &mut Running,
+    files: &mut TrialFiles,
+    collected: &mut Collected,
+) -> anyhow::Result<Option<String>> {
+    let clock = kit::Clock::real();
+    if site.interrupt.is_asked() {
+        return Ok(None);
+    }
+    let origin_ns = clock.now_ns() + LEAD.as_nanos() as u64;
+    let start_unix_s = (clock.wall_ns() + LEAD.as_nanos() as u64) as f64 / 1e9;
+    for started in running.generators() {
+        let admin = started.replica.admin();
+        let before = clock.now_ns();
+        let reading = admin.clock()?;
+        let here = before.midpoint(clock.now_ns());
+        // On one machine the offset is the error of reading it; elsewhere it is what makes the start common.
+        let offset = i128::from(reading.monotonic_ns) - i128::from(here);
+        admin.start(u64::try_from(i128::from(origin_ns) + offset).unwrap_or(0))?;
+    }
+    let interval = site.experiment.sample_interval.as_nanos() as u64;
+    let end_ns = origin_ns + u64::from(window.end) * 1_000_000_000;
+    let mut next = origin_ns;
+    let mut failure = None;
+    loop {
+        let now = clock.now_ns();
+        if now < next && site.interrupt.wait(Duration::from_nanos(next - now)) {
+            break;
+        }
+        sample(running, origin_ns, &clock, collected, files)?;
+        read_generators(running, origin_ns, start_unix_s, collected, files)?;
+        if let Some(reason) = running.ended() {
+            failure = Some(reason);
+            break;
+        }
+        if next >= end_ns {
+            break;
+        }
+        let done = (next - origin_ns) as f64 / (end_ns - origin_ns) as f64;
+        (site.progress)(phase(plan, site.experiment.warmup, done * f64::from(window.end)), done);
+        next = (next + interval).min(end_ns);
+    }
+    (site.progress)("draining", 1.0);
+    drain(site, running, &clock)?;
+    read_generators(running, origin_ns, start_unix_s, collected, files)?;
+    collected.write_history(u32::MAX, start_unix_s, files)?;
+    files.finish("ops.hlog", &crate::report::hlog::interval_log(&collected.ops.records()?, start_unix_s)?)?;
+    write_tables(site, &window, collected, start_unix_s, files)?;
+    Ok(failure)
+}
+
+fn phase(plan: &LoadPlan, warmup: Duration, at_s: f64) -> &'static str {
+    let ramp_s = plan.ramp().as_secs_f64();
+    if at_s < ramp_s {
+        "users start"
+    } else if at_s < ramp_s + warmup.as_secs_f64() {
+        "warming up"
+    } else {
+        "measuring"
+    }
+}
+
+fn write_tables(
+    site: &Site<'_>,
+    window: &std::ops::Range<u32>,
+    collected: &Collected,
+    start_unix_s: f64,
+    files: &TrialFiles,
+) -> anyhow::Result<()> {
+    let scenario = site.system.scenario(site.experiment, &crate::experiment::Levels::new());
+    let method = |kind: &str| {
+        let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
+        step.map_or_else(String::new, |step| step.method.clone())
+    };
+    let ops = collected.ops.records()?;
+    let seconds = f64::from(window.end - window.start);
+    files.finish("stats.csv", csv::stats_csv(&ops, window.clone(), &method, seconds).as_bytes())?;
+    files.finish("failures.csv", csv::failures_csv(&ops, &method, start_unix_s as u64).as_bytes())
+}
+
+/// Readings of every replica, at the same place of every interval.
+fn sample(
+    running: &mut Running,
+    origin_ns: u64,
+    clock: &kit::Clock,
+    collected: &mut Collected,
+    files: &mut TrialFiles,
+) -> anyhow::Result<()> {
+    let mut samples = Vec::new();
+    for started in &mut running.started {
+        let usage = started.replica.usage();
+        let now = clock.now_ns();
+        let t_s = (now.saturating_sub(origin_ns)) as f64 / 1e9;
+        let cpu = match (usage.cpu_s, started.last) {
+            (Some(cpu_s), Some((then, before))) if now > then => Some((cpu_s - before) / ((now - then) as f64 / 1e9)),
+            _ => None,
+        };
+        let first = started.last.is_none();
+        started.last = usage.cpu_s.map(|cpu_s| (now, cpu_s));
+        let Participant { role, replica, .. } = &started.participant;
+        let mut push = |name: &str, value: Option<f64>| {
+            samples.push(Sample { t_s, name: name.to_owned(), role: role.clone(), replica: *replica, value });
+        };
+        if !first {
+            push("cpu", cpu);
+        }
+        push("rss_bytes", usage.rss_bytes.map(|bytes| bytes as f64));
+        push("open_files", usage.open_files.map(|files| files as f64));
+        push("threads", usage.threads.map(|threads| threads as f64));
+    }
+    files.series(&samples)?;
+    collected.series.append(&mut samples);
+    Ok(())
+}
+
+/// Operations and gauges that the generators have recorded since the last read.
+fn read_generators(
+    running: &Running,
+    origin_ns: u64,
+    start_unix_s: f64,
+    collected: &mut Collected,
+    files: &mut TrialFiles,
+) -> anyhow::Result<()> {
+    let mut open_from = u32::MAX;
+    let mut samples = Vec::new();
+    let mut users = 0.0;
+    for (index, started) in running.started.iter().enumerate().filter(|(_, started)| started.is_generator()) {
+        let (mut ops_read, mut series_read) = collected.read.get(&index).copied().unwrap_or_default();
+        for line in started.replica.admin().ops(ops_read)?.lines() {
+            match collected.ops.add(line)? {
+                Some(record) => {
+                    ops_read = ops_read.max(record.seq);
+                    collected.waiting.entry(record.second).or_default().merge(&record);
+                }
+                // The seconds from the oldest open one on are not complete.
+                None => open_from = open_from.min(serde_json::from_str::<OpsRecord>(line)?.second),
+            }
+        }
+        for line in started.replica.admin().series(series_read)?.lines() {
+            let point: kit::series::Point = serde_json::from_str(line)?;
+            series_read = series_read.max(point.seq);
+            let t_s = point.at_ns.saturating_sub(origin_ns) as f64 / 1e9;
+            let Participant { role, replica, .. } = &started.participant;
+            if point.name == "users" {
+                users += point.value.unwrap_or(0.0);
+            }
+            samples.push(Sample { t_s, name: point.name, role: role.clone(), replica: *replica, value: point.value });
+        }
+        collected.read.insert(index, (ops_read, series_read));
+    }
+    if samples.iter().any(|sample| sample.name == "users") {
+        collected.users = users;
+    }
+    files.series(&samples)?;
+    collected.series.append(&mut samples);
+    collected.write_history(open_from, start_unix_s, files)
+}
+
+impl Collected {
+    /// Writes the rows of complete seconds before `until`.
+    fn write_history(&mut self, until: u32, start_unix_s: f64, files: &mut TrialFiles) -> anyhow::Result<()> {
+        while let Some(entry) = self.waiting.first_entry() {
+            // A second of another generator may still be on its way: rows lag one second behind the newest.
+            if *entry.key() >= until {
+                break;
+            }
+            let (second, record) = entry.remove_entry();
+            self.totals.merge(&record);
+            let unix_s = (start_unix_s + f64::from(second)) as u64;
+            files.history(&csv::history_row(unix_s, self.users as u32, &record, &self.totals))?;
+        }
+        Ok(())
+    }
+}
+
+/// Stops the generators and waits until what they had begun has ended, or been given up.
+fn drain(site: &Site<'_>, running: &Running, clock: &kit::Clock) -> anyhow::Result<()> {
+    for started in running.generators() {
+        if let Err(error) = started.replica.admin().stop() {
+            // It may have died, which the caller has seen.
+            eprintln!("stopping the load: {error:#}");
+        }
+    }
+    let deadline = clock.now_ns() + (site.experiment.timeout + Duration::from_secs(2)).as_nanos() as u64;
+    for started in running.generators() {
+        while clock.now_ns() < deadline {
+            match started.replica.admin().health() {
+                Ok(health) if !health.drained => std::thread::park_timeout(LOOK),
+                _ => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Started {
+    /// Stands for the system when it runs elsewhere, so that what is not measured has a name and a reason.
+    fn external() -> Self {
+        let reason = Some("the system runs elsewhere".to_owned());
+        let participant = Participant {
+            role: "external".to_owned(),
+            replica: 1,
+            under_test: true,
+            cpus: None,
+            no_memory: reason.clone(),
+            no_cpu: reason,
+        };
+        Self { participant, replica: Box::new(Elsewhere(super::AdminClient::http("", ""))), last: None }
+    }
+
+    fn is_generator(&self) -> bool {
+        !self.participant.under_test
+    }
+}
+
+/// A replica that nobody here started.
+struct Elsewhere(super::AdminClient);
+
+impl Replica for Elsewhere {
+    fn addr(&self) -> String {
+        String::new()
+    }
+    fn admin(&self) -> &super::AdminClient {
+        &self.0
+    }
+    fn usage(&mut self) -> kit::usage::Usage {
+        kit::usage::Usage::default()
+    }
+    fn no_memory(&self) -> Option<&'static str> {
+        Some("the system runs elsewhere")
+    }
+    fn ended(&mut self) -> Option<String> {
+        None
+    }
+    fn stop(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl Running {
+    fn addresses(&self, role: &str) -> Vec<String> {
+        let of_role = self.started.iter().filter(|started| started.participant.role == role);
+        of_role.map(|started| started.replica.addr()).collect()
+    }
+
+    fn generators(&self) -> impl Iterator<Item = &Started> {
+        self.started.iter().filter(|started| started.is_generator())
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        self.started.iter_mut().find_map(|started| started.replica.ended())
+    }
+
+    /// Ends all, generators first and every role before its peers; gives back what went wrong.
+    fn stop(&mut self) -> Vec<String> {
+        let ended = self.started.iter_mut().rev().filter_map(|started| started.replica.stop().err());
+        ended.map(|error| format!("{error:#}")).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for started in self.started.iter_mut().rev() {
+            let _ = started.replica.stop();
+        }
+        // Databases are dropped once nobody uses them.
+        self.started.clear();
+    }
+}

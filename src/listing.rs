@@ -1,0 +1,68 @@
+//! What there is: systems, deployments, backends, experiments; and what an experiment would run.
+
+use std::fmt::Write as _;
+
+use crate::experiment::{self, DeploymentKind, Experiment};
+use crate::systems::{SYSTEMS, System};
+use crate::workloads::WORKLOADS;
+
+const DEPLOYMENTS: [DeploymentKind; 3] =
+    [DeploymentKind::InProcess, DeploymentKind::Processes, DeploymentKind::External];
+
+/// The systems with their matrix, and the experiments.
+pub fn systems() -> String {
+    let mut text = format!("{:<16}", "SYSTEM");
+    for deployment in DEPLOYMENTS {
+        let _ = write!(text, "{:<12}", deployment.to_string());
+    }
+    text.push_str("QUESTION\n");
+    for system in SYSTEMS {
+        let _ = write!(text, "{:<16}", system.name());
+        for deployment in DEPLOYMENTS {
+            let _ = write!(text, "{:<12}", if system.deployments().contains(&deployment) { "yes" } else { "-" });
+        }
+        let _ = writeln!(text, "{}", system.question());
+    }
+    for system in SYSTEMS {
+        describe(*system, &mut text);
+    }
+    text.push_str("\nEXPERIMENTS (scalelab run NAME)\n");
+    for (name, workload) in WORKLOADS {
+        let question = workload.lines().next().unwrap_or_default().trim_start_matches('#').trim();
+        let _ = writeln!(text, "  {name:<28} {question}");
+    }
+    text
+}
+
+fn describe(system: &dyn System, text: &mut String) {
+    let roles: Vec<_> = system.roles().iter().map(|role| role.name).collect();
+    let roles = if roles.is_empty() { "none (external only)".to_owned() } else { roles.join(", ") };
+    let _ = writeln!(text, "\n{}\n  roles     {roles}", system.name());
+    for factor in system.factors() {
+        let _ = writeln!(text, "  factor    {:<13} {}", factor.name, factor.about);
+    }
+    for (backend, choices) in system.backends() {
+        let _ = writeln!(text, "  backend   {backend:<13} {}", choices.join(" | "));
+    }
+}
+
+/// The trials of an experiment, one a line, and how long they take at least.
+pub fn plan(experiment: &Experiment) -> String {
+    if let Some(search) = &experiment.search {
+        let (low, high) = search.between;
+        let times = experiment.trials;
+        return format!("searches {} between {low} and {high}; every level is run {times} times\n", search.factor);
+    }
+    let mut text = String::new();
+    let trials = experiment::plan(experiment);
+    let mut seconds = 0;
+    for trial in &trials {
+        let levels: Vec<_> = trial.levels.iter().map(|(factor, level)| format!("{factor}={level}")).collect();
+        let window = experiment.window(&experiment.load.at(&trial.levels));
+        seconds += window.end;
+        let (name, levels, seed) = (&trial.name, levels.join(" "), trial.seed);
+        let _ = writeln!(text, "{name:<34} {levels:<52} measured {}..{} s  seed {seed}", window.start, window.end);
+    }
+    let _ = writeln!(text, "{} trials, {seconds} s and the time to start each", trials.len());
+    text
+}

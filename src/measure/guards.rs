@@ -1,0 +1,141 @@
+//! What makes a number of one trial doubtful, and what to do about it.
+//!
+//! One rule: a guard annotates; it never changes a number. Who rests a claim on the number looks at what it touches.
+
+use crate::experiment::LoadPlan;
+use crate::measure::trial::{gauge, rates_in_window};
+use crate::measure::{Guard, Participant, TrialRecord, TrialSummary, stats, steady};
+
+/// The percentiles that a trial publishes, with the operations each needs: 10/(1 − p).
+pub const PERCENTILES: [(&str, u64); 5] = [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1_000), ("p999", 10_000)];
+
+/// A generator thread busier than this share of a CPU is no longer a measuring device.
+const BUSY: f64 = 0.8;
+
+/// The guards of one trial: `generator-limited`, `not-steady`, `replicas-unsampled`, `too-few-ops`.
+pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
+    let mut guards = Vec::new();
+    guards.extend(generator_limited(record, summary));
+    guards.extend(not_steady(record, summary));
+    guards.extend(replicas_unsampled(record, summary));
+    guards.extend(too_few_ops(summary));
+    guards
+}
+
+fn guard(id: &str, touches: &[&str], at: &str, what: String, advice: &str) -> Guard {
+    let touches = touches.iter().map(|&touched| touched.to_owned()).collect();
+    Guard { id: id.to_owned(), touches, at: at.to_owned(), what, advice: advice.to_owned() }
+}
+
+/// The generator, not the system, may have set the numbers: it offered less than planned, let requests go late, or ran
+/// out of CPU. In a closed loop nothing is planned by the clock, so only lateness and CPU are looked at.
+fn generator_limited(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let seen: Vec<String> =
+        [offered_less(record, summary), let_go_late(summary), busy(record)].into_iter().flatten().collect();
+    if seen.is_empty() {
+        return None;
+    }
+    let advice = "give the generator its own CPUs or more workers (--load-workers), or offer less";
+    Some(guard(
+        "generator-limited",
+        &["throughput", "latency", "efficiency", "capacity"],
+        &summary.name,
+        seen.join("; "),
+        advice,
+    ))
+}
+
+fn offered_less(record: &TrialRecord, summary: &TrialSummary) -> Option<String> {
+    let planned = planned(&record.load, f64::from(record.window.start), f64::from(record.window.end))?;
+    let poisson = matches!(record.load, LoadPlan::Open { poisson: true, .. });
+    // A Poisson count strays from its mean by its root; three of them, so that chance alone raises no alarm.
+    let slack = if poisson { 3.0 * planned.sqrt() } else { 1.0 };
+    let started = summary.total_requests as f64;
+    (planned > 0.0 && started < 0.99 * planned - slack)
+        .then(|| format!("{:.1} % of the planned {planned:.0} operations were started", 100.0 * started / planned))
+}
+
+/// Operations that an open schedule intends between two times in seconds; none in a closed loop.
+fn planned(load: &LoadPlan, from: f64, to: f64) -> Option<f64> {
+    let LoadPlan::Open { stages, .. } = load else { return None };
+    let mut start = 0.0;
+    let mut sum = 0.0;
+    for stage in stages {
+        let length = stage.duration.map_or(f64::INFINITY, |duration| duration.as_secs_f64());
+        let (a, b) = (from.max(start), to.min(start + length));
+        if b > a {
+            let slope = if length.is_finite() { (stage.to_per_s - stage.from_per_s) / length } else { 0.0 };
+            let middle = (a + b) / 2.0 - start;
+            sum += (stage.from_per_s + slope * middle) * (b - a);
+        }
+        start += length;
+    }
+    Some(sum)
+}
+
+fn let_go_late(summary: &TrialSummary) -> Option<String> {
+    let (lag, total) = (summary.lag.p99?, summary.latency_p99_ms?);
+    let allowed = f64::max(1.0, 0.1 * total);
+    (lag > allowed)
+        .then(|| format!("requests left {lag:.1} ms late at the 99th percentile, allowed are {allowed:.1} ms"))
+}
+
+fn busy(record: &TrialRecord) -> Option<String> {
+    let generators = record.participants.iter().filter(|who| !who.under_test && who.role == "load");
+    let busiest = generators.filter_map(|who| Some((mean_busy(record, who)?, who))).max_by(|a, b| a.0.total_cmp(&b.0));
+    let (share, who) = busiest?;
+    (share > BUSY).then(|| format!("the busiest thread of load {} used {:.0} % of a CPU", who.replica, 100.0 * share))
+}
+
+fn mean_busy(record: &TrialRecord, who: &Participant) -> Option<f64> {
+    let samples = rates_in_window(&gauge(&record.series, who, "thread_busy"), &record.window);
+    stats::mean(&samples.into_iter().map(|(_, share)| share).collect::<Vec<_>>())
+}
+
+/// In a closed loop the rate tells whether the system is level. In an open loop the schedule sets the rate, and a system
+/// that falls behind shows in its latency.
+fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let measured = || summary.seconds.iter().filter(|second| second.measured);
+    let why = match record.load {
+        LoadPlan::Closed { .. } => {
+            steady::unsteady(&measured().map(|s| (s.ok + s.failed + s.wrong) as f64).collect::<Vec<_>>())
+        }
+        LoadPlan::Open { .. } => steady::falls_behind(&measured().filter_map(|s| s.latency.avg).collect::<Vec<_>>()),
+    }?;
+    let advice =
+        "warm up longer (--warmup) and measure longer (--duration); a system that falls behind has no steady state";
+    Some(guard("not-steady", &["throughput", "latency"], &summary.name, why, advice))
+}
+
+fn replicas_unsampled(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let under_test = summary.replicas.iter().zip(&record.participants).filter(|(used, _)| used.under_test);
+    // A replica whose CPU cannot be measured by nature says so itself; this one should have been sampled and was not.
+    let missing: Vec<String> = under_test
+        .filter(|(used, who)| used.cpu.is_none() && who.no_cpu.is_none())
+        .map(|(used, _)| format!("{} {}", used.role, used.replica))
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let what = format!("no CPU sample in the window for {}", missing.join(", "));
+    let advice = "measure longer than a few sampling intervals, and see the role's log for why it was not sampled";
+    Some(guard("replicas-unsampled", &["cpu", "memory", "efficiency"], &summary.name, what, advice))
+}
+
+/// One guard for each published percentile that too few operations stand behind; the finer ones are only thin.
+fn too_few_ops(summary: &TrialSummary) -> Vec<Guard> {
+    let count = summary.latency_count;
+    let thin =
+        PERCENTILES.iter().filter(|(name, needed)| *name != "p999" && *name != "p90" && count > 0 && count < *needed);
+    thin.map(|(name, needed)| {
+        let what = format!("{count} operations stand behind the {name}, which needs {needed}");
+        guard(
+            "too-few-ops",
+            &[&format!("latency_{name}")],
+            &summary.name,
+            what,
+            "measure longer, or quote a lower percentile",
+        )
+    })
+    .collect()
+}

@@ -1,0 +1,520 @@
+//! Trials → cells → curves → [`StudySummary`].
+//!
+//! One rule: an estimate of a cell is the mean of one value a trial, and its interval comes from their spread.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::experiment::{Experiment, Level, Levels, LoadPlan};
+use crate::load::Scenario;
+use crate::measure::guards::PERCENTILES;
+use crate::measure::{
+    CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer, crossover,
+    knee, search, stats, usl,
+};
+use crate::verdict;
+
+/// What the trials of an experiment say together.
+///
+/// The x axis is the searched factor, else `users`, else `rate`, else the first other numeric factor with at least two
+/// levels. Trials that share all other levels make a curve. All numbers are in the units of [`TrialSummary`].
+pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> StudySummary {
+    let x = x_factor(experiment);
+    let think_s = think(experiment);
+    let mut curves = curves(experiment, trials, x.as_deref());
+    for curve in &mut curves {
+        client_bound(curve, think_s);
+        if let Some(x) = &x {
+            fits(curve, x, think_s, experiment.seed);
+        }
+    }
+    let mut guards = study_guards(&curves);
+    guards.extend(curves.iter().flat_map(|curve| curve.cells.iter().flat_map(|cell| cell.guards.clone())));
+    let search = experiment.search.as_ref().map(|search| search::summarize(search, &experiment.slo, &curves));
+    let crossovers = match (&x, &search) {
+        (Some(x), None) => crossovers(&curves, x, experiment.seed),
+        _ => Vec::new(),
+    };
+    let mut study = StudySummary { x, curves, crossovers, search, guards, answer: String::new() };
+    study.answer = answer::answer(&study, experiment.search.as_ref().map(|search| search.find));
+    study
+}
+
+/// Fits the scalability law and the hinge to goodput, over cells that no broken generator or unsteady trial touches.
+fn fits(curve: &mut Curve, x: &str, think_s: f64, seed: u64) {
+    let sound = |cell: &&CellSummary| {
+        !cell.guards.iter().any(|guard| guard.id != "client-bound" && verdict::touches(guard, "goodput_rps"))
+    };
+    let goodput =
+        |cell: &CellSummary| cell.metrics.get("goodput_rps").filter(|e| e.mean.is_some()).map(|e| e.values.clone());
+    let thinking = x == "users" && think_s > 0.0;
+    // Users who think are not in the system: the law's N is X·R (Little 1961).
+    let in_system = |cell: &CellSummary| Some(mean(cell, "throughput_rps")? * mean(cell, "latency_avg_ms")? / 1e3);
+    let level = |cell: &CellSummary, n: Option<f64>| Some(usl::Level { n: n?, values: goodput(cell)? });
+    let by_x: Vec<usl::Level> = curve.cells.iter().filter(sound).filter_map(|cell| level(cell, Some(cell.x))).collect();
+    let by_n: Vec<usl::Level> = match thinking {
+        true => curve.cells.iter().filter(sound).filter_map(|cell| level(cell, in_system(cell))).collect(),
+        false => by_x.clone(),
+    };
+    let over = if thinking { "operations in the system (throughput × response time)" } else { x };
+    curve.usl = match x {
+        "rate" => Fitted::None("the law is over users or workers, not over an offered rate".to_owned()),
+        _ => usl::summarize(&by_n, over, seed, draws(usl::DRAWS)).map_or_else(Fitted::None, Fitted::Fit),
+    };
+    curve.knee = knee::summarize(&by_x, seed, draws(knee::DRAWS)).map_or_else(Fitted::None, Fitted::Fit);
+}
+
+/// Fewer in tests of this module, which are not about the intervals.
+fn draws(full: usize) -> usize {
+    if cfg!(test) { full / 10 } else { full }
+}
+
+/// Each pair of curves, in what users feel and in what the system does.
+fn crossovers(curves: &[Curve], x: &str, seed: u64) -> Vec<Crossover> {
+    let pairs = curves.iter().enumerate().flat_map(|(place, a)| curves[place + 1..].iter().map(move |b| (a, b)));
+    let metrics = ["latency_p95_ms", "latency_avg_ms", "goodput_rps"];
+    pairs.flat_map(|(a, b)| metrics.map(|metric| crossover::crossover(metric, a, b, x, seed))).collect()
+}
+
+/// The factor on the x axis; none when no numeric factor has two levels.
+pub fn x_factor(experiment: &Experiment) -> Option<String> {
+    if let Some(search) = &experiment.search {
+        return Some(search.factor.clone());
+    }
+    let numeric = |levels: &Vec<Level>| levels.len() > 1 && levels.iter().all(|level| level.as_f64().is_some());
+    let preferred = ["users", "rate"].into_iter().find(|name| experiment.factors.get(*name).is_some_and(numeric));
+    let other = || experiment.factors.iter().find(|(_, levels)| numeric(levels)).map(|(name, _)| name.clone());
+    preferred.map(str::to_owned).or_else(other)
+}
+
+/// The mean think time in seconds: of the steps by weight where they have their own, else of the load; 0 in an open loop.
+pub fn think(experiment: &Experiment) -> f64 {
+    let LoadPlan::Closed { think, .. } = experiment.load else { return 0.0 };
+    let of_steps = |scenario: &Scenario| {
+        let weight: f64 = scenario.steps.iter().map(|step| f64::from(step.weight)).sum();
+        let own = |own: Option<Duration>| own.unwrap_or(think).as_secs_f64();
+        let sum: f64 = scenario.steps.iter().map(|step| f64::from(step.weight) * own(step.think)).sum();
+        (weight > 0.0).then(|| sum / weight)
+    };
+    experiment.scenario.as_ref().and_then(of_steps).unwrap_or(think.as_secs_f64())
+}
+
+fn curves(experiment: &Experiment, trials: &[TrialSummary], x: Option<&str>) -> Vec<Curve> {
+    let mut by_levels: Vec<(Levels, Vec<&TrialSummary>)> = Vec::new();
+    for trial in trials {
+        let mut fixed = trial.levels.clone();
+        if let Some(x) = x {
+            fixed.remove(x);
+        }
+        match by_levels.iter_mut().find(|(levels, _)| *levels == fixed) {
+            Some((_, group)) => group.push(trial),
+            None => by_levels.push((fixed, vec![trial])),
+        }
+    }
+    // In the order in which the experiment names them, not in the seeded order of running.
+    by_levels.sort_by_key(|(levels, _)| {
+        let place = |(name, level): (&String, &Level)| {
+            experiment.factors.get(name).and_then(|all| all.iter().position(|known| known == level))
+        };
+        levels.iter().map(place).collect::<Vec<_>>()
+    });
+    let varying = varying(&by_levels);
+    let curve = |(levels, group): (Levels, Vec<&TrialSummary>)| {
+        let label = label(&levels, &varying);
+        let no_axis = || "no numeric factor has two levels".to_owned();
+        Curve {
+            cells: cells(&group, x, &label),
+            label,
+            levels,
+            usl: Fitted::None(no_axis()),
+            knee: Fitted::None(no_axis()),
+        }
+    };
+    by_levels.into_iter().map(curve).collect()
+}
+
+/// The factors that tell curves apart.
+fn varying(groups: &[(Levels, Vec<&TrialSummary>)]) -> Vec<String> {
+    let mut seen: BTreeMap<&String, Vec<Option<&Level>>> = BTreeMap::new();
+    for name in groups.iter().flat_map(|(levels, _)| levels.keys()) {
+        seen.entry(name).or_insert_with(|| groups.iter().map(|(levels, _)| levels.get(name)).collect());
+    }
+    let differs = |levels: &Vec<Option<&Level>>| levels.windows(2).any(|pair| pair[0] != pair[1]);
+    seen.into_iter().filter(|(_, levels)| differs(levels)).map(|(name, _)| name.clone()).collect()
+}
+
+/// `microservices × 3`, `monolith, batch=64`: names first, then numbers; `all` where nothing tells curves apart.
+fn label(levels: &Levels, varying: &[String]) -> String {
+    let shown = || levels.iter().filter(|(name, _)| *name == "architecture" || varying.contains(name));
+    let texts = shown().filter(|(_, level)| level.as_f64().is_none()).map(|(_, level)| level.to_string());
+    let mut text = texts.collect::<Vec<_>>().join(", ");
+    for (name, level) in shown().filter(|(_, level)| level.as_f64().is_some()) {
+        text += &match (name == "replicas", text.is_empty()) {
+            (true, true) => format!("× {level}"),
+            (true, false) => format!(" × {level}"),
+            (false, true) => format!("{name}={level}"),
+            (false, false) => format!(", {name}={level}"),
+        };
+    }
+    if text.is_empty() { "all".to_owned() } else { text }
+}
+
+fn cells(trials: &[&TrialSummary], x: Option<&str>, label: &str) -> Vec<CellSummary> {
+    let at = |trial: &TrialSummary| x.and_then(|x| trial.levels.get(x)).and_then(Level::as_f64).unwrap_or(0.0);
+    let mut by_x: Vec<(f64, Vec<&TrialSummary>)> = Vec::new();
+    for trial in trials {
+        match by_x.iter_mut().find(|(place, _)| *place == at(trial)) {
+            Some((_, group)) => group.push(trial),
+            None => by_x.push((at(trial), vec![trial])),
+        }
+    }
+    by_x.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let name = |place: f64| x.map_or_else(|| label.to_owned(), |x| format!("{label}, {x} {place}"));
+    by_x.into_iter().map(|(place, group)| cell(&group, place, &name(place))).collect()
+}
+
+/// Trials of one cell → its estimates, by key; `at` names the cell in guards.
+pub fn cell(trials: &[&TrialSummary], x: f64, at: &str) -> CellSummary {
+    let valid: Vec<&TrialSummary> = trials.iter().copied().filter(|trial| trial.valid).collect();
+    let invalid: Vec<&TrialSummary> = trials.iter().copied().filter(|trial| !trial.valid).collect();
+    let nothing = || match invalid.first() {
+        Some(trial) => format!("no trial is valid: {}", trial.invalid.as_deref().unwrap_or("no reason given")),
+        None => "no trial was run".to_owned(),
+    };
+    let mut metrics: BTreeMap<String, Estimate> = BTreeMap::new();
+    for (key, _) in values(&empty_like(trials)) {
+        let each: Vec<Option<f64>> = valid.iter().map(|trial| value(trial, &key)).collect();
+        let reason = valid.iter().find_map(|trial| trial.null_reasons.get(&key).cloned());
+        let mut estimate = estimate(&each, reason.unwrap_or_else(nothing));
+        estimate.thin = thin(&key, &valid);
+        metrics.insert(key, estimate);
+    }
+    let levels = trials.first().map(|trial| trial.levels.clone()).unwrap_or_default();
+    let guards = merged_guards(&valid, at);
+    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards }
+}
+
+fn empty_like<'a>(trials: &[&'a TrialSummary]) -> Option<&'a TrialSummary> {
+    trials.first().copied()
+}
+
+fn value(trial: &TrialSummary, key: &str) -> Option<f64> {
+    values(&Some(trial)).into_iter().find(|(name, _)| name == key).and_then(|(_, value)| value)
+}
+
+/// Every number of a trial that a cell estimates, by key.
+fn values(trial: &Option<&TrialSummary>) -> Vec<(String, Option<f64>)> {
+    let Some(trial) = trial else { return Vec::new() };
+    let share = |count: u64| trial.error_rate.map(|_| 100.0 * count as f64 / trial.total_requests.max(1) as f64);
+    let mut all: Vec<(String, Option<f64>)> = [
+        ("throughput_rps", trial.throughput_rps),
+        ("goodput_rps", trial.goodput_rps),
+        ("offered_rps", trial.offered_rps),
+        ("latency_p50_ms", trial.latency_p50_ms),
+        ("latency_p90_ms", trial.latency_p90_ms),
+        ("latency_p95_ms", trial.latency_p95_ms),
+        ("latency_p99_ms", trial.latency_p99_ms),
+        ("latency_p999_ms", trial.latency_p999_ms),
+        ("latency_avg_ms", trial.latency_avg_ms),
+        ("latency_max_ms", trial.latency_max_ms),
+        ("error_rate", trial.error_rate),
+        ("failed_rate", share(trial.failed)),
+        ("unknown_rate", share(trial.unknown)),
+        ("wrong_rate", share(trial.wrong)),
+        ("total_cpu_units", trial.total_cpu_units),
+        ("total_mem_gb", trial.total_mem_gb),
+        ("rps_per_cpu_unit", trial.rps_per_cpu_unit),
+        ("rps_per_gb_mem", trial.rps_per_gb_mem),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    for (part, spread) in [("wait", &trial.wait), ("work", &trial.work), ("lag", &trial.lag)] {
+        all.extend(spread_values(spread).map(|(name, value)| (format!("{part}_{name}_ms"), value)));
+    }
+    all
+}
+
+fn spread_values(spread: &Spread) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+    [
+        ("p50", spread.p50),
+        ("p90", spread.p90),
+        ("p95", spread.p95),
+        ("p99", spread.p99),
+        ("p999", spread.p999),
+        ("avg", spread.avg),
+        ("max", spread.max),
+    ]
+    .into_iter()
+}
+
+/// Mean and t-interval of the values of valid trials. One trial without the number takes it from the cell, because the
+/// mean of the others would be of a different thing. Nothing measured here is below zero, so no interval is.
+fn estimate(each: &[Option<f64>], reason: String) -> Estimate {
+    let values: Vec<f64> = each.iter().copied().flatten().collect();
+    if values.is_empty() || values.len() < each.len() {
+        return Estimate { values, null_reason: Some(reason), ..Estimate::default() };
+    }
+    let interval = stats::t_interval(&values);
+    Estimate {
+        mean: stats::mean(&values),
+        low: interval.map(|interval| interval.low.max(0.0)),
+        high: interval.map(|interval| interval.high),
+        values,
+        ..Estimate::default()
+    }
+}
+
+/// For a percentile: how many operations the thinnest trial has, where that is too few.
+fn thin(key: &str, valid: &[&TrialSummary]) -> Option<u64> {
+    let needed = PERCENTILES.iter().find(|(name, _)| key.ends_with(&format!("_{name}_ms")))?.1;
+    valid.iter().map(|trial| trial.latency_count).min().filter(|count| *count < needed)
+}
+
+/// One guard an id and set of touched numbers, at the cell, saying in how many trials it was seen.
+fn merged_guards(valid: &[&TrialSummary], at: &str) -> Vec<Guard> {
+    let mut merged: Vec<(Guard, usize)> = Vec::new();
+    for guard in valid.iter().flat_map(|trial| &trial.guards) {
+        match merged.iter_mut().find(|(seen, _)| seen.id == guard.id && seen.touches == guard.touches) {
+            Some((_, times)) => *times += 1,
+            None => merged.push((guard.clone(), 1)),
+        }
+    }
+    let total = valid.len();
+    let told = |(guard, times): (Guard, usize)| {
+        let what = if total > 1 { format!("{} ({times} of {total} trials)", guard.what) } else { guard.what };
+        Guard { at: at.to_owned(), what, ..guard }
+    };
+    merged.into_iter().map(told).collect()
+}
+
+/// In a closed loop with think time Z, N users cannot ask for more than N/(R₁ + Z), with R₁ the response time of the
+/// curve's smallest level (the asymptotic bound of operational analysis, Denning & Buzen 1978). Throughput within 5 % of
+/// it tells how many users there were, not what the system can do. The smallest level itself is not looked at.
+fn client_bound(curve: &mut Curve, think_s: f64) {
+    let Some(alone_s) = curve.cells.first().and_then(|cell| mean(cell, "latency_avg_ms")).map(|ms| ms / 1e3) else {
+        return;
+    };
+    if think_s <= 0.0 {
+        return;
+    }
+    let label = &curve.label;
+    for cell in curve.cells.iter_mut().skip(1) {
+        let users = cell.levels.get("users").and_then(Level::as_f64);
+        let (Some(users), Some(throughput)) = (users, mean(cell, "throughput_rps")) else { continue };
+        let bound = users / (alone_s + think_s);
+        if throughput > 0.95 * bound {
+            cell.guards.push(Guard {
+                id: "client-bound".to_owned(),
+                touches: ["throughput", "efficiency", "crossover"].map(str::to_owned).to_vec(),
+                at: format!("{label}, users {users}"),
+                what: format!(
+                    "{throughput:.0}/s is {:.0} % of the {bound:.0}/s that {users} users with {:.0} ms of think time can ask for",
+                    100.0 * throughput / bound,
+                    1e3 * think_s
+                ),
+                advice: "the users set this rate, not the system: add users, or think less, to learn its limit".to_owned(),
+            });
+        }
+    }
+}
+
+pub(crate) fn mean(cell: &CellSummary, key: &str) -> Option<f64> {
+    cell.metrics.get(key).and_then(|estimate| estimate.mean)
+}
+
+fn no_saturation(curve: &Curve) -> Option<Guard> {
+    let last = curve.cells.last()?;
+    let Fitted::Fit(knee) = &curve.knee else { return None };
+    (!knee.saturated).then(|| Guard {
+        id: "no-saturation".to_owned(),
+        touches: vec!["capacity".to_owned()],
+        at: curve.label.clone(),
+        what: format!("goodput still rises at the last level, {}", last.x),
+        advice: "raise the levels until goodput stops growing, to learn the capacity".to_owned(),
+    })
+}
+
+fn study_guards(curves: &[Curve]) -> Vec<Guard> {
+    let cells = || curves.iter().flat_map(|curve| &curve.cells);
+    let most = cells().map(|cell| cell.valid + cell.invalid).max().unwrap_or(0);
+    let mut guards: Vec<Guard> = curves.iter().filter_map(no_saturation).collect();
+    if most == 1 {
+        guards.push(Guard {
+            id: "one-trial".to_owned(),
+            touches: ["crossover", "efficiency", "capacity"].map(str::to_owned).to_vec(),
+            at: String::new(),
+            what: "each cell was tried once, so no number has an interval".to_owned(),
+            advice: "repeat each cell (--trials 3 or more; 5 for narrow intervals)".to_owned(),
+        });
+    }
+    guards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::{Made, experiment, trial};
+    use crate::verdict::{Decision, Slo, Word, decide, exit_code, judge};
+
+    /// Three trials a cell, 2 % apart, of both architectures; p95 and goodput by users.
+    fn study(think_ms: u64, of: impl Fn(&str, i64) -> (f64, f64)) -> (Experiment, StudySummary) {
+        let mut trials = Vec::new();
+        for architecture in ["monolith", "microservices"] {
+            for users in [4, 16, 64, 128] {
+                let (p95, goodput) = of(architecture, users);
+                for shake in [0.98, 1.0, 1.02] {
+                    let made = Made { architecture, users, p95: p95 * shake, goodput: goodput * shake, errors: 0.0 };
+                    trials.push(trial(&made));
+                }
+            }
+        }
+        let experiment = experiment(Duration::from_millis(think_ms));
+        let summary = summarize_study(&experiment, &trials);
+        (experiment, summary)
+    }
+
+    fn monolith_ahead(architecture: &str, users: i64) -> (f64, f64) {
+        let slower = if architecture == "monolith" { 1.0 } else { 2.6 };
+        (slower * (8.0 + users as f64 / 32.0), 50.0 * users as f64 / slower)
+    }
+
+    #[test]
+    fn an_architecture_that_is_always_ahead_is_never_overtaken() {
+        let (_, study) = study(0, monolith_ahead);
+        assert_eq!(study.x.as_deref(), Some("users"));
+        assert!(
+            study.answer.starts_with(
+                "Up to 128 users, monolith answers faster: p95 12 ms (11.4–12.6) against 31.2 ms (29.6–32.8) (× 2.6) at 128 users; \
+                 microservices does not overtake it in the tested range."
+            ),
+            "{}",
+            study.answer
+        );
+    }
+
+    #[test]
+    fn a_crossover_is_told_with_its_interval() {
+        let (_, study) = study(0, |architecture, users| match architecture {
+            "monolith" => (users as f64, 100.0),
+            _ => (20.0, 100.0),
+        });
+        let found = study.crossovers.iter().find(|crossover| crossover.metric == "latency_p95_ms").unwrap();
+        let at = found.at.unwrap();
+        assert!(at.low < 20.0 && 20.0 < at.high && found.probability > 0.99, "{found:?}");
+        assert_eq!((found.a.as_str(), found.b.as_str()), ("monolith", "microservices"));
+        assert!(
+            study.answer.starts_with("Monolith answers faster up to about 20 users (95 % interval 1"),
+            "{}",
+            study.answer
+        );
+    }
+
+    #[test]
+    fn equal_architectures_show_no_difference() {
+        let (_, study) = study(0, |_, users| (users as f64, 100.0));
+        assert!(study.answer.starts_with("From 4 to 128 users, no difference in p95"), "{}", study.answer);
+    }
+
+    #[test]
+    fn users_that_set_the_rate_leave_throughput_undecided_and_latency_not() {
+        // 1 s of think time and answers in milliseconds: every user does about one operation a second.
+        let (_, study) =
+            study(1_000, |architecture, users| (monolith_ahead(architecture, users).0, users as f64 * 0.99));
+        let of = |metric: &str| study.crossovers.iter().find(|crossover| crossover.metric == metric).unwrap();
+        assert!(of("goodput_rps").unknown.as_ref().is_some_and(|why| why.starts_with("client-bound")));
+        assert_eq!(of("latency_p95_ms").unknown, None);
+        let bound = study.curves.iter().flat_map(|curve| &curve.cells).filter(|cell| !cell.guards.is_empty());
+        assert_eq!(bound.count(), 6, "the smallest level of each curve is not looked at");
+    }
+
+    #[test]
+    fn one_trial_a_cell_gives_no_interval_and_says_so() {
+        let experiment = experiment(Duration::ZERO);
+        let trials: Vec<TrialSummary> = [4, 16].map(|users| trial(&Made { users, ..Made::default() })).to_vec();
+        let study = summarize_study(&experiment, &trials);
+        assert_eq!(study.curves[0].cells[0].metrics["goodput_rps"].low, None);
+        assert!(study.guards.iter().any(|guard| guard.id == "one-trial"));
+    }
+
+    #[test]
+    fn an_answer_says_where_operations_did_not_end_well_and_what_was_left_out() {
+        let mut trials: Vec<TrialSummary> =
+            [4, 16].map(|users| trial(&Made { users, errors: users as f64 / 8.0, ..Made::default() })).to_vec();
+        trials.push(TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..trials[0].clone() });
+        let answer = summarize_study(&experiment(Duration::ZERO), &trials).answer;
+        let end =
+            "Operations that did not end well: 2 % of monolith at 16 users. 1 of 3 trials are invalid and left out.";
+        assert!(answer.ends_with(end), "{answer}");
+    }
+
+    #[test]
+    fn a_curve_is_named_by_what_tells_it_apart() {
+        let with = |replicas: i64| {
+            let mut levels = crate::measure::samples::levels("microservices", 1);
+            levels.remove("users");
+            levels.insert("replicas".to_owned(), Level::Int(replicas));
+            levels.insert("batch".to_owned(), Level::Int(64));
+            levels
+        };
+        assert_eq!(label(&with(3), &["replicas".to_owned()]), "microservices × 3");
+        assert_eq!(label(&with(3), &["batch".to_owned()]), "microservices, batch=64");
+        assert_eq!(label(&Levels::new(), &[]), "all");
+    }
+
+    #[test]
+    fn an_objective_is_decided_by_the_whole_interval() {
+        let (_, study) = study(0, |_, _| (250.0, 100.0));
+        let cell = &study.curves[0].cells[0];
+        let check = |text: &str| decide(&Slo::try_from(text.to_owned()).unwrap(), cell);
+        assert_eq!(check("p95 <= 300ms"), Decision::Pass);
+        assert_eq!(check("p95 <= 0.2s"), Decision::Fail);
+        assert_eq!(check("p95 <= 255ms"), Decision::Unknown("the interval 238–262 ms spans 255 ms".to_owned()));
+        assert_eq!(check("errors <= 1%"), Decision::Pass);
+        assert_eq!(
+            check("p99.9 <= 1s"),
+            Decision::Unknown("too-few-ops: only 1000 operations stand behind it".to_owned())
+        );
+        assert_eq!(check("goodput >= 50/s"), Decision::Pass);
+    }
+
+    #[test]
+    fn a_study_fails_where_a_cell_fails_and_an_invalid_trial_leaves_it_unknown() {
+        let (mut experiment, passing) = study(0, monolith_ahead);
+        let word = |experiment: &Experiment, study: &StudySummary| {
+            let verdict = judge(experiment, study);
+            (verdict.verdict, exit_code(&verdict, false))
+        };
+        assert_eq!(word(&experiment, &passing), (Word::Pass, 0));
+        experiment.slo = vec![Slo::try_from("p95 <= 20ms".to_owned()).unwrap()];
+        assert_eq!(word(&experiment, &passing), (Word::Fail, 1));
+        assert_eq!(judge(&experiment, &passing).which[0], "p95 <= 20ms at microservices, users 4");
+        experiment.slo.clear();
+        let mut broken = passing;
+        broken.curves[0].cells[0].invalid = 1;
+        assert_eq!(word(&experiment, &broken), (Word::Unknown, 3));
+    }
+
+    #[test]
+    fn a_summary_survives_json() {
+        let (_, study) = study(20, monolith_ahead);
+        let text = serde_json::to_string(&study).unwrap();
+        let back: StudySummary = serde_json::from_str(&text).unwrap();
+        assert_eq!((back.answer, back.guards), (study.answer, study.guards));
+        assert_eq!(back.curves[1].cells[2].levels, study.curves[1].cells[2].levels);
+    }
+
+    #[test]
+    fn a_search_is_summarised_by_its_bracket() {
+        let mut experiment = experiment(Duration::ZERO);
+        experiment.slo = vec![Slo::try_from("p95 <= 100ms".to_owned()).unwrap()];
+        let find = crate::experiment::Find::Capacity;
+        experiment.search =
+            Some(crate::experiment::Search { factor: "users".into(), find, between: (1, 64), within: 0.05 });
+        let trials: Vec<TrialSummary> =
+            [1, 8, 64].map(|users| trial(&Made { users, p95: 10.0 * users as f64, ..Made::default() })).to_vec();
+        let study = summarize_study(&experiment, &trials);
+        assert_eq!(study.answer, "monolith meets the objectives up to 8 users and fails at 64.");
+        assert_eq!(judge(&experiment, &study).verdict, Word::Pass);
+    }
+}

@@ -1,0 +1,163 @@
+//! The spine: plan → each trial → save → judge → report. The only module that orders effects.
+
+use std::path::PathBuf;
+
+use crate::archive::{Archive, OpsLog};
+use crate::database::Server;
+use crate::deploy::in_process::InProcess;
+use crate::deploy::processes::Processes;
+use crate::deploy::trial::{self, Ended, Site};
+use crate::deploy::{Deployment, pinning};
+use crate::experiment::{DeploymentKind, Experiment, Trial};
+use crate::interrupt::Interrupt;
+use crate::measure::{self, StudySummary, TrialSummary};
+use crate::progress::Progress;
+use crate::report::{self, ReportInput};
+use crate::verdict::{self, Verdict};
+use crate::{environment, schedule, systems};
+
+/// How to run, beside the experiment.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where archives go.
+    pub out: PathBuf,
+    /// A database server's URL; a secret, so not part of the experiment.
+    pub database_url: Option<String>,
+    /// Do not ask external systems whether they are there.
+    pub skip_health_check: bool,
+}
+
+/// Runs an experiment from the start; gives back the exit code.
+///
+/// # Errors
+/// Wrong input, or surroundings that refuse something before or between trials.
+pub fn run(experiment: &Experiment, options: &Options) -> anyhow::Result<u8> {
+    let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
+    go_on(experiment, &archive, options)
+}
+
+/// Goes on with an archive that was interrupted.
+///
+/// # Errors
+/// As [`run`].
+pub fn resume(archive: &Archive, options: &Options) -> anyhow::Result<u8> {
+    go_on(&archive.experiment()?, archive, options)
+}
+
+fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyhow::Result<u8> {
+    let interrupt = Interrupt::listen()?;
+    let system = systems::find(&experiment.system).ok_or_else(|| crate::error::input("unknown system"))?;
+    let budget = budget(experiment);
+    let mut results = archive.results()?;
+    let mut planned = schedule::initial(experiment, &archive.plan()?);
+    archive.write_plan(&planned)?;
+    if archive.json("environment.json")?.is_null() {
+        archive.write_json("environment.json", &environment::describe(experiment, &budget))?;
+    }
+    if !options.skip_health_check {
+        environment::check_external(experiment)?;
+    }
+    let processes = Processes::this_program()?;
+    let (deployment, load_deployment): (&dyn Deployment, &dyn Deployment) = match experiment.deployment {
+        DeploymentKind::InProcess => (&InProcess, &InProcess),
+        DeploymentKind::Processes | DeploymentKind::External => (&processes, &processes),
+    };
+    let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
+    let databases = Server::find(backend, options.database_url.as_deref())?;
+    let run = environment::run_name(archive.folder());
+    let progress = Progress::new(archive.folder(), planned.len(), results.len());
+
+    while let Some(trial) = schedule::next(experiment, &mut planned, &results) {
+        archive.write_plan(&planned)?;
+        progress.begin(&trial, planned.len());
+        let told = |what: &str, share: f64| progress.tell(what, share);
+        let site = Site {
+            experiment,
+            system,
+            deployment,
+            load_deployment,
+            databases: &databases,
+            budget: &budget,
+            run: &run,
+            interrupt: &interrupt,
+            progress: &told,
+        };
+        let Some(summary) = run_trial(&site, &trial, archive)? else { break };
+        progress.end(&summary);
+        results.push(summary);
+    }
+    progress.finish();
+    let (study, verdict) = report(archive)?;
+    print!("{}", text(archive, &study, &verdict)?);
+    eprintln!("\nreport: {}", archive.folder().join("report.html").display());
+    if interrupt.is_asked() {
+        let left = planned.len().saturating_sub(results.len());
+        eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
+        return Ok(3);
+    }
+    Ok(verdict::exit_code(&verdict, results.iter().any(|trial| !trial.valid)))
+}
+
+/// Runs one trial and saves it; none when it was interrupted.
+fn run_trial(site: &Site<'_>, trial: &Trial, archive: &Archive) -> anyhow::Result<Option<TrialSummary>> {
+    let mut files = archive.begin_trial(trial)?;
+    let (record, _): (_, OpsLog) = match trial::run(site, trial, &mut files)? {
+        Ended::Done(record, ops) => (record, ops),
+        Ended::Interrupted => return Ok(None),
+    };
+    let summary = measure::summarize_trial(&record);
+    archive.append_result(&summary)?;
+    Ok(Some(summary))
+}
+
+/// External systems are neither started nor pinned, so the generator may use everything.
+fn budget(experiment: &Experiment) -> pinning::Budget {
+    match experiment.deployment {
+        DeploymentKind::External => pinning::Budget { system: None, load: None },
+        _ => pinning::budget(&pinning::allowed()),
+    }
+}
+
+/// Summarises, judges and draws an archive, from the archive alone.
+///
+/// # Errors
+/// When the archive is damaged, as input.
+pub fn report(archive: &Archive) -> anyhow::Result<(StudySummary, Verdict)> {
+    let experiment = archive.experiment()?;
+    let trials = archive.results()?;
+    let study = measure::summarize_study(&experiment, &trials);
+    let verdict = verdict::judge(&experiment, &study);
+    archive.write_json("summary.json", &study)?;
+    archive.write_json("verdict.json", &verdict)?;
+    with_input(archive, &study, &verdict, |input| {
+        for file in report::render(input)? {
+            archive.write(&file.path, &file.bytes)?;
+        }
+        Ok(())
+    })?;
+    Ok((study, verdict))
+}
+
+fn text(archive: &Archive, study: &StudySummary, verdict: &Verdict) -> anyhow::Result<String> {
+    with_input(archive, study, verdict, |input| Ok(report::text_summary(input)))
+}
+
+fn with_input<T>(
+    archive: &Archive,
+    study: &StudySummary,
+    verdict: &Verdict,
+    body: impl FnOnce(&ReportInput<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let experiment = archive.experiment()?;
+    let (trials, plan) = (archive.results()?, archive.plan()?);
+    let notes = systems::find(&experiment.system).map(|system| system.notes(&experiment)).unwrap_or_default();
+    body(&ReportInput {
+        experiment: &experiment,
+        study,
+        trials: &trials,
+        verdict: &serde_json::to_value(verdict)?,
+        environment: &archive.json("environment.json")?,
+        planned: plan.len(),
+        notes: &notes,
+    })
+}

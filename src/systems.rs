@@ -1,0 +1,130 @@
+//! The systems that can be studied: one row each. A system says what it is made of; where it runs is not its business.
+
+use kit::Role;
+
+use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem};
+use crate::load::Scenario;
+
+pub mod http;
+pub mod task_tracker;
+
+/// A system under test, as the lab sees it.
+pub trait System: Sync {
+    /// Its name in experiments and on the command line.
+    fn name(&self) -> &'static str;
+    /// The question it answers.
+    fn question(&self) -> &'static str;
+    /// Its roles; none for a system that is only ever external.
+    fn roles(&self) -> &'static [Role];
+    /// Where it can run.
+    fn deployments(&self) -> &'static [DeploymentKind];
+    /// What can be varied.
+    fn factors(&self) -> &'static [Factor];
+    /// What can stand behind it: the kind of backend and its choices, the first of which is the default.
+    fn backends(&self) -> &'static [(&'static str, &'static [&'static str])];
+    /// What only this system knows about an experiment.
+    ///
+    /// # Errors
+    /// The place, what is wrong, and what is allowed.
+    fn check(&self, experiment: &Experiment) -> Result<(), Problem>;
+    /// The roles of one cell, in the order of starting: a role after the peers it talks to.
+    fn assemble(&self, experiment: &Experiment, levels: &Levels) -> Assembly;
+    /// What users do in one cell.
+    fn scenario(&self, experiment: &Experiment, levels: &Levels) -> Scenario;
+    /// The settings that its roles are given.
+    fn role_settings(&self, experiment: &Experiment) -> serde_json::Value;
+    /// What the report should say of the settings.
+    fn notes(&self, experiment: &Experiment) -> Vec<String>;
+}
+
+/// The systems.
+pub const SYSTEMS: &[&dyn System] = &[&task_tracker::TaskTracker, &http::Http];
+
+/// Something that can be varied.
+pub struct Factor {
+    /// Its name.
+    pub name: &'static str,
+    /// Its levels.
+    pub kind: FactorKind,
+    /// What it is.
+    pub about: &'static str,
+}
+
+/// What a level may be.
+pub enum FactorKind {
+    /// A whole number of at least one.
+    Count,
+    /// A number above zero.
+    Quantity,
+    /// One of these names.
+    OneOf(&'static [&'static str]),
+}
+
+impl FactorKind {
+    /// # Errors
+    /// What is wrong with the level, and what is allowed.
+    pub fn check(&self, name: &str, level: &Level) -> Result<(), String> {
+        match (self, level) {
+            (Self::Count, Level::Int(count)) if (1..=1_000_000).contains(count) => Ok(()),
+            (Self::Count, _) => Err(format!("{name} = {level}: a whole number from 1 to 1000000 is needed")),
+            (Self::Quantity, level)
+                if level.as_f64().is_some_and(|quantity| quantity > 0.0 && quantity.is_finite()) =>
+            {
+                Ok(())
+            }
+            (Self::Quantity, _) => Err(format!("{name} = {level}: a number above 0 is needed")),
+            (Self::OneOf(names), Level::Text(text)) if names.contains(&text.as_str()) => Ok(()),
+            (Self::OneOf(names), _) => Err(format!("unknown {name} {level:?}; there are {}", names.join(", "))
+                .replace("Text(", "")
+                .replace(')', "")),
+        }
+    }
+}
+
+/// The roles of a cell.
+pub struct Assembly {
+    /// In the order of starting.
+    pub parts: Vec<Part>,
+    /// The role that the load talks to.
+    pub entry: &'static str,
+}
+
+/// A role of a cell.
+pub struct Part {
+    /// Its name.
+    pub role: &'static str,
+    /// How many replicas.
+    pub replicas: u32,
+    /// The roles it talks to.
+    pub peers: &'static [&'static str],
+    /// The name of the database that its replicas share.
+    pub database: Option<&'static str>,
+    /// Where the first replica is served when the system is started by hand.
+    pub port: u16,
+}
+
+/// A system by name.
+pub fn find(name: &str) -> Option<&'static dyn System> {
+    SYSTEMS.iter().copied().find(|system| system.name() == name)
+}
+
+/// All names, for messages.
+pub fn names() -> String {
+    SYSTEMS.iter().map(|system| system.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// A role by system and name; `lab` is the lab itself.
+///
+/// # Errors
+/// What there is instead.
+pub fn find_role(system: &str, role: &str) -> anyhow::Result<Role> {
+    let roles = match (system, find(system)) {
+        ("lab", _) => crate::load::ROLES,
+        (_, Some(system)) => system.roles(),
+        (_, None) => return Err(crate::error::input(format!("unknown system {system:?}; there are {}, lab", names()))),
+    };
+    roles.iter().find(|candidate| candidate.name == role).copied().ok_or_else(|| {
+        let names: Vec<_> = roles.iter().map(|role| role.name).collect();
+        crate::error::input(format!("unknown role {role:?}; {system} has {}", names.join(", ")))
+    })
+}

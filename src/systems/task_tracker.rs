@@ -1,0 +1,267 @@
+//! The task tracker: one application, as a monolith or as microservices.
+
+use std::collections::BTreeMap;
+
+use kit::Role;
+
+use super::{Assembly, Factor, FactorKind, Part, System};
+use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem};
+use crate::load::{Check, Extract, Scenario, Step};
+
+/// The adapter.
+pub struct TaskTracker;
+
+/// Tasks that each account has before measuring, unless the experiment says otherwise.
+const TASKS_PER_USER: u32 = 10;
+
+/// The one setting that is the lab's and not the services'.
+const TASKS_PER_USER_KEY: &str = "tasks_per_user";
+
+impl System for TaskTracker {
+    fn name(&self) -> &'static str {
+        "task-tracker"
+    }
+
+    fn question(&self) -> &'static str {
+        "monolith or microservices, and what does each cost?"
+    }
+
+    fn roles(&self) -> &'static [Role] {
+        task_tracker::ROLES
+    }
+
+    fn deployments(&self) -> &'static [DeploymentKind] {
+        &[DeploymentKind::InProcess, DeploymentKind::Processes, DeploymentKind::External]
+    }
+
+    fn factors(&self) -> &'static [Factor] {
+        &[
+            Factor {
+                name: "architecture",
+                kind: FactorKind::OneOf(&["monolith", "microservices"]),
+                about: "the same application as one process or as four",
+            },
+            Factor { name: "users", kind: FactorKind::Count, about: "concurrent users (closed load)" },
+            Factor { name: "rate", kind: FactorKind::Quantity, about: "requests a second (open load)" },
+            Factor {
+                name: "replicas",
+                kind: FactorKind::Count,
+                about: "copies of the monolith, or of each service behind the gateway",
+            },
+        ]
+    }
+
+    fn backends(&self) -> &'static [(&'static str, &'static [&'static str])] {
+        &[("database", &["sqlite", "postgres"])]
+    }
+
+    fn check(&self, experiment: &Experiment) -> Result<(), Problem> {
+        if experiment.scenario.as_ref().is_some_and(|scenario| scenario.steps.is_empty()) {
+            return Err(Problem::new(
+                "setup",
+                "there is a [[setup]] but no [[step]]; write what users do while measured",
+            ));
+        }
+        let (settings, tasks) = split_settings(&experiment.settings);
+        tasks.map_err(|message| Problem::new(format!("settings.{TASKS_PER_USER_KEY}"), message))?;
+        serde_json::from_value::<task_tracker::Settings>(settings)
+            .map_err(|error| Problem::new("settings", format!("settings of task-tracker: {error}")))?;
+        if experiment.deployment == DeploymentKind::External {
+            for architecture in architectures(experiment) {
+                if !experiment.external.contains_key(&architecture) && !experiment.external.contains_key("default") {
+                    let message = format!(
+                        "where is the {architecture}? write [external] {architecture} = \"http://127.0.0.1:9000\""
+                    );
+                    return Err(Problem::new("external", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assemble(&self, experiment: &Experiment, levels: &Levels) -> Assembly {
+        let of_factor = match levels.get("replicas") {
+            Some(Level::Int(replicas)) => u32::try_from(*replicas).ok(),
+            _ => None,
+        };
+        let replicas = |role: &str| {
+            let given = experiment.roles.get(role).and_then(|limits| limits.replicas);
+            given.or(if role == "gateway" { None } else { of_factor }).unwrap_or(1)
+        };
+        let part = |role, peers, database, port| Part { role, replicas: replicas(role), peers, database, port };
+        match levels.get("architecture") {
+            Some(Level::Text(architecture)) if architecture == "microservices" => Assembly {
+                parts: vec![
+                    part("user-service", &[], Some("users"), 8001),
+                    part("task-service", &[], Some("tasks"), 8002),
+                    part("stats-service", &["task-service"], None, 8003),
+                    part("gateway", &["user-service", "task-service", "stats-service"], None, 8000),
+                ],
+                entry: "gateway",
+            },
+            _ => Assembly { parts: vec![part("monolith", &[], Some("monolith"), 9000)], entry: "monolith" },
+        }
+    }
+
+    fn scenario(&self, experiment: &Experiment, _: &Levels) -> Scenario {
+        if let Some(scenario) = &experiment.scenario {
+            return scenario.clone();
+        }
+        let tasks = split_settings(&experiment.settings).1.unwrap_or(TASKS_PER_USER);
+        Scenario { setup: setup(tasks), steps: mix(), in_turn: false }
+    }
+
+    fn role_settings(&self, experiment: &Experiment) -> serde_json::Value {
+        split_settings(&experiment.settings).0
+    }
+
+    fn notes(&self, experiment: &Experiment) -> Vec<String> {
+        let argon2 = experiment.settings.get("argon2").map_or_else(|| "default".to_owned(), ToString::to_string);
+        let database = experiment.backends.get("database").map_or("sqlite", String::as_str);
+        vec![
+            format!(
+                "Password hashing (argon2id) cost: {}. It is paid in set-up, before anything is measured.",
+                argon2.trim_matches('"')
+            ),
+            format!("Database: {database}; a fresh one for every trial."),
+            "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
+                .to_owned(),
+        ]
+    }
+}
+
+/// The services' settings, and the number of tasks that each account starts with.
+fn split_settings(settings: &serde_json::Value) -> (serde_json::Value, Result<u32, String>) {
+    let mut settings = settings.clone();
+    let tasks = settings.as_object_mut().and_then(|table| table.remove(TASKS_PER_USER_KEY));
+    let tasks = match tasks {
+        None => Ok(TASKS_PER_USER),
+        Some(value) => value
+            .as_u64()
+            .and_then(|tasks| u32::try_from(tasks).ok())
+            .ok_or_else(|| format!("{TASKS_PER_USER_KEY} = {value}: a whole number is needed")),
+    };
+    if settings.is_null() {
+        settings = serde_json::json!({});
+    }
+    (settings, tasks)
+}
+
+fn architectures(experiment: &Experiment) -> Vec<String> {
+    match experiment.factors.get("architecture") {
+        Some(levels) => levels.iter().map(ToString::to_string).collect(),
+        None => vec!["monolith".to_owned()],
+    }
+}
+
+/// An account of the user's own, its token, and some tasks.
+fn setup(tasks: u32) -> Vec<Step> {
+    let account = r#"{"email":"u{{user}}-{{run}}@example.org","username":"u{{user}}-{{run}}","password":"correct horse {{user}}"}"#;
+    let login = r#"{"username":"u{{user}}-{{run}}","password":"correct horse {{user}}"}"#;
+    let json = || BTreeMap::from([("content-type".to_owned(), "application/json".to_owned())]);
+    let mut steps = vec![
+        Step {
+            headers: json(),
+            body: Some(account.to_owned()),
+            check: check(&[201], &[("/id", "integer")]),
+            ..step("register", "POST", "/api/v1/auth/register", 1)
+        },
+        Step {
+            headers: json(),
+            body: Some(login.to_owned()),
+            extract: BTreeMap::from([("token".to_owned(), pointer("/access_token", false))]),
+            check: check(&[200], &[("/access_token", "string")]),
+            ..step("login", "POST", "/api/v1/auth/login", 1)
+        },
+    ];
+    if tasks > 0 {
+        steps.push(Step { repeat: tasks, ..create() });
+    }
+    steps
+}
+
+/// What users do, with the weights of the published study. The step names are those of tables and figures.
+fn mix() -> Vec<Step> {
+    const PAGE: &[(&str, &str)] = &[("/tasks", "array"), ("/total", "integer"), ("/limit", "integer")];
+    const TASK: &[(&str, &str)] =
+        &[("/id", "integer"), ("/title", "string"), ("/status", "string"), ("/is_completed", "boolean")];
+    let one = "/api/v1/tasks/{{pick:task}}";
+    vec![
+        Step { check: check(&[200], PAGE), ..user_step("list", "GET", "/api/v1/tasks/?limit=20", 70) },
+        Step {
+            check: check(&[200], PAGE),
+            ..user_step("list filtered", "GET", "/api/v1/tasks/?limit=20&status=todo", 21)
+        },
+        Step { check: check(&[200], TASK), ..user_step("get", "GET", one, 14) },
+        Step { weight: 20, ..create() },
+        Step {
+            body: Some(r#"{"title":"task {{n}}, revised","priority":"high"}"#.to_owned()),
+            check: check(&[200], TASK),
+            ..user_step("update", "PUT", one, 7)
+        },
+        Step {
+            check: check(&[200], TASK),
+            ..user_step("complete", "PATCH", "/api/v1/tasks/{{pick:task}}/complete", 3)
+        },
+        Step {
+            check: check(&[200], TASK),
+            ..user_step("incomplete", "PATCH", "/api/v1/tasks/{{pick:task}}/incomplete", 2)
+        },
+        Step { check: check(&[204], &[]), ..user_step("delete", "DELETE", "/api/v1/tasks/{{take:task}}", 3) },
+        Step {
+            check: check(
+                &[200],
+                &[("/total_tasks", "integer"), ("/completed_tasks", "integer"), ("/completed_percentage", "number")],
+            ),
+            ..user_step("stats", "GET", "/api/v1/stats/", 10)
+        },
+        Step {
+            check: check(&[200], &[("/id", "integer"), ("/username", "string")]),
+            ..user_step("me", "GET", "/api/v1/auth/me", 7)
+        },
+    ]
+}
+
+fn create() -> Step {
+    Step {
+        body: Some(
+            r#"{"title":"task {{n}} of user {{user}}","description":"written while measuring","priority":"medium"}"#
+                .to_owned(),
+        ),
+        extract: BTreeMap::from([("task".to_owned(), pointer("/id", true))]),
+        check: check(&[201], &[("/id", "integer"), ("/title", "string")]),
+        ..user_step("create", "POST", "/api/v1/tasks/", 1)
+    }
+}
+
+fn user_step(name: &str, method: &str, path: &str, weight: u32) -> Step {
+    let mut headers = BTreeMap::from([("authorization".to_owned(), "Bearer {{token}}".to_owned())]);
+    if matches!(method, "POST" | "PUT") {
+        headers.insert("content-type".to_owned(), "application/json".to_owned());
+    }
+    Step { headers, ..step(name, method, path, weight) }
+}
+
+fn step(name: &str, method: &str, path: &str, weight: u32) -> Step {
+    Step {
+        name: Some(name.to_owned()),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: BTreeMap::new(),
+        body: None,
+        weight,
+        repeat: 1,
+        think: None,
+        extract: BTreeMap::new(),
+        check: Check::default(),
+    }
+}
+
+fn check(status: &[u16], json: &[(&str, &str)]) -> Check {
+    let json = json.iter().map(|(pointer, kind)| ((*pointer).to_owned(), (*kind).to_owned())).collect();
+    Check { status: status.to_vec(), json }
+}
+
+fn pointer(json: &str, collect: bool) -> Extract {
+    Extract { json: Some(json.to_owned()), header: None, collect }
+}
