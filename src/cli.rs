@@ -313,26 +313,14 @@ fn sweep(args: &SweepArgs) -> anyhow::Result<Experiment> {
         name: "arch-sweep".to_owned(),
         system: "task-tracker".to_owned(),
         deployment: if external.is_empty() { DeploymentKind::Processes } else { DeploymentKind::External },
-        seed: file::default::SEED,
-        trials: file::default::TRIALS,
-        warmup: file::default::WARMUP,
-        duration: file::default::DURATION,
-        slo: Vec::new(),
         factors: BTreeMap::from([
             ("architecture".to_owned(), architectures.iter().map(text).collect()),
             ("users".to_owned(), args.concurrency_levels.iter().copied().map(Level::Int).collect()),
         ]),
-        exclude: Vec::new(),
         load: LoadPlan::Closed { users: 0, think: args.think, spawn_rate: args.spawn_rate },
-        load_workers: 1,
-        timeout: file::default::TIMEOUT,
-        sample_interval: file::default::SAMPLE_INTERVAL,
-        roles: BTreeMap::new(),
-        backends: BTreeMap::new(),
         settings: serde_json::json!({"argon2": "minimum"}),
         external,
-        scenario: None,
-        search: None,
+        ..Experiment::empty()
     };
     set_replicas(&mut experiment, &args.replicas, architectures);
     Ok(experiment)

@@ -285,6 +285,33 @@ impl LoadPlan {
 }
 
 impl Experiment {
+    /// An experiment with all defaults, no factors, and no system yet.
+    pub fn empty() -> Self {
+        Self {
+            question: String::new(),
+            name: String::new(),
+            system: String::new(),
+            deployment: DeploymentKind::Processes,
+            seed: file::default::SEED,
+            trials: file::default::TRIALS,
+            warmup: file::default::WARMUP,
+            duration: file::default::DURATION,
+            slo: Vec::new(),
+            factors: BTreeMap::new(),
+            exclude: Vec::new(),
+            load: LoadPlan::Closed { users: 0, think: Duration::ZERO, spawn_rate: file::default::SPAWN_RATE },
+            load_workers: 1,
+            timeout: file::default::TIMEOUT,
+            sample_interval: file::default::SAMPLE_INTERVAL,
+            roles: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            settings: serde_json::json!({}),
+            external: BTreeMap::new(),
+            scenario: None,
+            search: None,
+        }
+    }
+
     /// The measured seconds of a trial, since the start of its schedule: whole seconds after the last user has started
     /// and the warm-up has passed.
     pub fn window(&self, plan: &LoadPlan) -> std::ops::Range<u32> {

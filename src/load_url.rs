@@ -6,7 +6,7 @@ mod output;
 mod result;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -18,12 +18,16 @@ use kit::{Clock, RoleConfig};
 pub use output::{csv, json, text};
 pub use result::{Collected, LoadResult, Second};
 
-use crate::experiment::LoadPlan;
+use crate::archive::Archive;
+use crate::deploy::pinning::Budget;
+use crate::environment;
+use crate::experiment::{DeploymentKind, Experiment, Levels, LoadPlan, Trial};
 use crate::load::scenario::Origin;
 use crate::load::schedule::{parse_stages, total_duration};
 use crate::load::{Check, LoadSettings, Scenario, Stage, Step};
+use crate::measure::{self, TrialRecord};
 use crate::units::parse_duration;
-use crate::verdict::Slo;
+use crate::verdict::{self, Slo, Word};
 
 /// Load any HTTP or HTTPS address, and measure it.
 #[derive(Args, Clone, Debug)]
@@ -149,7 +153,8 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
     let target = args.url.clone().unwrap_or_else(|| settings.base_url.clone().unwrap_or_default());
     let progress = Progress::new(args, &settings);
     let interrupts = interrupts()?;
-    let result = match measure(settings, args.seed, args.warmup, &target, &progress, &interrupts) {
+    let kept = settings.clone();
+    let result = match load(settings, args.seed, args.warmup, &target, &progress, &interrupts) {
         Ok(result) => result,
         Err(error) => return Ok(complain(&error, 4)),
     };
@@ -162,7 +167,7 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
         OutputFormat::Quiet => {}
     }
     if let Some(root) = &args.out {
-        let folder = archive(&result, root)?;
+        let folder = archive(&result, &kept, &args.slo, root)?;
         eprintln!("archive: {}", folder.display());
     }
     Ok(exit_code(&result, &judged))
@@ -187,26 +192,57 @@ fn exit_code(result: &LoadResult, judged: &Judged) -> u8 {
 
 /// Whether the objectives hold.
 pub fn judge(result: &LoadResult, slos: &[Slo]) -> Judgement {
-    let texts: Vec<&str> = slos.iter().map(|slo| slo.text.as_str()).collect();
-    if result.ops.count() == 0 {
-        return Judgement::Unknown("nothing was measured".to_owned());
+    let verdict = verdict::judge_one(slos, &measure::summarize_trial(&result.trial_record()));
+    match verdict.verdict {
+        Word::Pass => Judgement::Pass,
+        Word::Fail => Judgement::Fail(verdict.which),
+        Word::Unknown | Word::None => Judgement::Unknown(verdict.why),
     }
-    // Connected by whoever brings `measure` and `verdict` together: `result.trial_record()` is what they need.
-    Judgement::Unknown(format!("no judge for {}", texts.join(", ")))
 }
 
-/// Archives the measurement under a folder; says which one it got.
+/// Archives the measurement under a folder, with a report; says which one it got.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn archive(result: &LoadResult, root: &std::path::Path) -> anyhow::Result<PathBuf> {
-    // Connected by whoever brings `archive`: `result.trial_record()` is what it needs.
-    let folder = root.join("load");
-    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let path = folder.join("summary.json");
-    std::fs::write(&path, format!("{:#}\n", json(result, &None)))
-        .with_context(|| format!("writing {}", path.display()))?;
-    Ok(folder)
+pub fn archive(result: &LoadResult, settings: &LoadSettings, slos: &[Slo], root: &Path) -> anyhow::Result<PathBuf> {
+    let experiment = experiment(result, settings, slos);
+    let record = TrialRecord { trial: Trial::new(0, Levels::new(), 0, result.seed), ..result.trial_record() };
+    let archive = Archive::create(root, &experiment, &environment::stamp())?;
+    archive.write_plan(std::slice::from_ref(&record.trial))?;
+    archive.write_environment(&environment::describe(&experiment, &Budget { system: None, load: None }))?;
+    let mut files = archive.begin_trial(&record.trial)?;
+    files.series(&record.series)?;
+    let method = |_: &str| settings.scenario.steps.first().map_or_else(String::new, |step| step.method.clone());
+    files.finish(&record.ops, record.window.clone(), &method, result.start_unix_s)?;
+    archive.append_result(&measure::summarize_trial(&record))?;
+    crate::run::report(&archive)?;
+    Ok(archive.folder().to_owned())
+}
+
+/// The same load as an experiment, so that its archive is one like any other and can be run again.
+fn experiment(result: &LoadResult, settings: &LoadSettings, slos: &[Slo]) -> Experiment {
+    let seconds = Duration::from_secs(result.elapsed.as_secs_f64().round().max(1.0) as u64);
+    let mut load = settings.plan.clone();
+    if let LoadPlan::Closed { spawn_rate, .. } = &mut load {
+        // All at once, as a rate.
+        *spawn_rate = 1e9;
+    }
+    Experiment {
+        question: format!("How does {} behave under this load?", result.target),
+        name: "load".to_owned(),
+        system: "http".to_owned(),
+        deployment: DeploymentKind::External,
+        seed: result.seed,
+        trials: 1,
+        warmup: result.warmup,
+        duration: seconds,
+        slo: slos.to_vec(),
+        load,
+        timeout: settings.timeout,
+        external: [("default".to_owned(), settings.base_url.clone().unwrap_or_default())].into(),
+        scenario: Some(settings.scenario.clone()),
+        ..Experiment::empty()
+    }
 }
 
 /// The settings of the role, from the flags.
@@ -300,7 +336,7 @@ fn plan(args: &LoadUrlArgs) -> anyhow::Result<(LoadPlan, Option<Duration>)> {
 ///
 /// # Errors
 /// When the generator cannot start or breaks.
-pub fn measure(
+pub fn load(
     settings: LoadSettings,
     seed: u64,
     warmup: Duration,
@@ -319,6 +355,7 @@ pub fn measure(
     }
     let admin = hosted.admin.clone();
     let origin_ns = admin.clock.now_ns() + 1_000_000;
+    let start_unix_s = admin.clock.wall_ns() as f64 / 1e9;
     admin.control.start(origin_ns);
 
     let mut collected = Collected::default();
@@ -365,6 +402,7 @@ pub fn measure(
         seconds,
         series,
         origin_ns,
+        start_unix_s,
         interrupted: stopped_ns.is_some(),
     })
 }
@@ -477,4 +515,155 @@ fn parse_number(text: &str) -> Result<f64, String> {
         .map(|number| number * times)
         .filter(|number| number.is_finite() && *number >= 0.0)
         .ok_or_else(|| format!("{text:?} is not a number such as 5000, 10k or 1m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use kit::{Op, OpsRecord, Outcome};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LoadUrlArgs,
+    }
+
+    fn args(line: &str) -> Result<LoadUrlArgs, String> {
+        let words = std::iter::once("load").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.args).map_err(|error| error.to_string())
+    }
+
+    fn result() -> LoadResult {
+        let mut ops = OpsRecord::default();
+        for (ms, outcome, status) in [(10, Outcome::Ok, 200), (20, Outcome::Ok, 200), (30, Outcome::Failed, 503)] {
+            ops.record(&Op {
+                intended_ns: 0,
+                released_ns: 0,
+                started_ns: 1_000_000,
+                finished_ns: ms * 1_000_000,
+                outcome,
+                status,
+                units: 1,
+                bytes: 100,
+            });
+        }
+        ops.errors.insert("HTTP 503".to_owned(), 1);
+        LoadResult {
+            target: "http://x/".to_owned(),
+            plan: LoadPlan::Closed { users: 1, think: Duration::ZERO, spawn_rate: 0.0 },
+            seed: 0,
+            warmup: Duration::ZERO,
+            elapsed: Duration::from_secs(2),
+            ops,
+            records: Vec::new(),
+            seconds: Vec::new(),
+            series: Vec::new(),
+            origin_ns: 0,
+            start_unix_s: 0.0,
+            interrupted: false,
+        }
+    }
+
+    #[test]
+    fn flags_become_the_settings_of_the_role() {
+        let closed = settings(&args("http://h:1/p?q -c 8 -n 10k -H a:b").unwrap()).unwrap();
+        assert_eq!(
+            (closed.requests, closed.duration, closed.base_url.as_deref()),
+            (Some(10_000), None, Some("http://h:1"))
+        );
+        assert_eq!(closed.plan, LoadPlan::Closed { users: 8, think: Duration::ZERO, spawn_rate: 0.0 });
+        assert_eq!(closed.scenario.steps[0].headers["a"], "b");
+
+        let open = settings(&args("http://h/ -q 5k -z 1m30s --warmup 2s --arrivals poisson -b x").unwrap()).unwrap();
+        assert_eq!(open.duration, Some(Duration::from_secs(92)));
+        assert_eq!(open.scenario.steps[0].method, "POST");
+        assert!(matches!(&open.plan, LoadPlan::Open { stages, poisson: true, .. } if stages[0].from_per_s == 5000.0));
+
+        let staged = settings(&args("http://h/ --stages 30s:100,1m:~500").unwrap()).unwrap();
+        assert_eq!(staged.duration, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn wrong_flags_and_urls_are_refused_with_the_way_out() {
+        for (line, part) in [
+            ("", "required"),
+            ("http://h/ -d soon", "not a duration such as"),
+            ("http://h/ -r 0", "not a rate above 0"),
+            ("http://h/ -c 0", "is not from 1"),
+            ("http://h/ -n 1.5", "not a whole number"),
+            ("http://h/ -r 5 --stages 1s:5", "cannot be used with"),
+            ("h:80", "write http://host:port/path"),
+            ("ftp://h/", "unknown scheme"),
+            ("http://h:x/", "is not a URL"),
+            ("http://u@h/", "give a header authorization"),
+            ("http://h/ --stages 5", "30s:100,1m:500"),
+            ("http://h/ --arrivals poisson", "needs --rate"),
+            ("http://h/ -b @/no/such/file", "reading the body from"),
+            ("--urls-from-file /no/such/file", "reading /no/such/file"),
+        ] {
+            let error = args(line).and_then(|args| settings(&args).map(|_| ()).map_err(|error| format!("{error:#}")));
+            let error = error.unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_json_has_the_names_of_the_field_and_null_for_what_was_not_measured() {
+        let json = json(&result(), &None);
+        for (pointer, expect) in [
+            ("/summary/successRate", serde_json::json!(1.0)),
+            ("/summary/requestsPerSec", serde_json::json!(1.5)),
+            ("/summary/totalData", serde_json::json!(300)),
+            ("/statusCodeDistribution/503", serde_json::json!(1)),
+            ("/errorDistribution", serde_json::json!({})),
+            ("/details/DNSLookup/average", serde_json::Value::Null),
+            ("/details/firstByte/fastest", serde_json::Value::Null),
+            ("/rps/mean", serde_json::Value::Null),
+            ("/scalelab/outcomes/failed", serde_json::json!(1)),
+            ("/scalelab/verdict", serde_json::Value::Null),
+        ] {
+            assert_eq!(json.pointer(pointer), Some(&expect), "{pointer}");
+        }
+        // The refused request counts in the latency, as in every tool of the field.
+        let slowest = json.pointer("/summary/slowest").and_then(serde_json::Value::as_f64).unwrap();
+        assert!((slowest - 0.03).abs() < 1e-4, "{slowest}");
+        let p50 = json.pointer("/latencyPercentiles/p50").and_then(serde_json::Value::as_f64).unwrap();
+        assert!((p50 - 0.02).abs() < 1e-4, "{p50}");
+    }
+
+    #[test]
+    fn the_text_has_the_sections_of_the_field_in_order() {
+        let text = text(&result(), &Some(Judgement::Fail(vec!["p95 <= 1ms".to_owned()])));
+        let sections = [
+            "Summary:",
+            "Response time histogram:",
+            "Response time distribution:",
+            "Details",
+            "Status code distribution:",
+            "[503] 1 responses",
+            "Verdict: fail (p95 <= 1ms)",
+        ];
+        let places: Vec<_> = sections.iter().map(|section| text.find(section)).collect();
+        assert!(places.is_sorted() && places[0] == Some(0), "{places:?}\n{text}");
+    }
+
+    #[test]
+    fn the_exit_code_says_what_happened() {
+        let nothing = || LoadResult { ops: OpsRecord::default(), ..result() };
+        let mut refused = nothing();
+        refused.ops.failed = 3;
+        refused.ops.errors.insert("connection refused".to_owned(), 3);
+        for (result, judged, code) in [
+            (result(), None, 0),
+            (result(), Some(Judgement::Pass), 0),
+            (result(), Some(Judgement::Fail(Vec::new())), 1),
+            (result(), Some(Judgement::Unknown("why".to_owned())), 3),
+            (nothing(), None, 3),
+            (refused, None, 4),
+        ] {
+            assert_eq!(exit_code(&result, &judged), code, "{judged:?}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::experiment::LoadPlan;
 use crate::load::pacer::{Pacer, Sleeper};
 use crate::load::{LoadSettings, Scenario, Stage};
-use crate::load_url::{LoadResult, Progress, measure};
+use crate::load_url::{LoadResult, Progress, load};
 
 /// Prove the instrument: known stalls, delays and errors must be found as they are.
 #[derive(Args, Clone, Debug, Default)]
@@ -133,7 +133,7 @@ impl Bench<'_> {
         change(&mut settings);
         // Held, so that nothing comes out of the other end.
         let (_never, interrupts) = std::sync::mpsc::channel();
-        measure(settings, self.seed, Duration::ZERO, path, &Progress::silent(), &interrupts)
+        load(settings, self.seed, Duration::ZERO, path, &Progress::silent(), &interrupts)
     }
 
     fn open(&self, path: &str, rate_per_s: u32, seconds: u64, connections: u32) -> anyhow::Result<LoadResult> {

@@ -46,6 +46,8 @@ struct File {
     setup: Vec<Step>,
     #[serde(default)]
     step: Vec<Step>,
+    #[serde(default)]
+    steps_in_turn: bool,
 }
 
 struct DurationText(Duration);
@@ -170,7 +172,7 @@ fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {
         backends: file.backends,
         settings,
         external: file.external,
-        scenario: has_steps.then_some(Scenario { setup: file.setup, steps: file.step, in_turn: false }),
+        scenario: has_steps.then_some(Scenario { setup: file.setup, steps: file.step, in_turn: file.steps_in_turn }),
         search: file.search.map(search).transpose()?,
     })
 }
@@ -284,6 +286,9 @@ impl Experiment {
             table.insert("search".into(), toml::Value::Table(search_table(search)));
         }
         if let Some(scenario) = &self.scenario {
+            if scenario.in_turn {
+                put(&mut table, "steps_in_turn", &true);
+            }
             put(&mut table, "setup", &scenario.setup);
             put(&mut table, "step", &scenario.steps);
         }

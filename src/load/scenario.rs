@@ -695,16 +695,13 @@ impl Origin {
             return Err(wrong("user names are not supported; give a header authorization"));
         }
         let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong("the host"))?;
-        let port = parsed.port_u16().unwrap_or(if https { 443 } else { 80 });
-        if parsed.host().is_empty()
-            || (authority.ends_with(|c: char| c.is_ascii_digit())
-                && parsed.port_u16().is_none()
-                && authority.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':')))
-        {
-            return Err(wrong("the host or port"));
-        }
-        let origin =
-            Self { https, authority: authority.to_owned(), replicas: vec![format!("{}:{port}", parsed.host())] };
+        let host = parsed.host();
+        let port = match authority.strip_prefix(host).unwrap_or_default().strip_prefix(':') {
+            None => Some(if https { 443 } else { 80 }),
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0),
+        };
+        let port = port.filter(|_| !host.is_empty()).ok_or_else(|| wrong("the host or port"))?;
+        let origin = Self { https, authority: authority.to_owned(), replicas: vec![format!("{host}:{port}")] };
         let path = path.split('#').next().unwrap_or_default();
         match path {
             "" => Ok((origin, "/")),
@@ -717,5 +714,76 @@ impl Origin {
     pub fn plain(replicas: &[String]) -> Self {
         let authority = replicas.first().cloned().unwrap_or_default();
         Self { https: false, authority, replicas: replicas.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_split_into_origin_and_path() {
+        for (url, expect) in [
+            ("http://h", Some((false, "h:80", "/"))),
+            ("https://h/a?b#c", Some((true, "h:443", "/a?b"))),
+            ("http://h:8080/", Some((false, "h:8080", "/"))),
+            ("http://[::1]:81/x", Some((false, "[::1]:81", "/x"))),
+            ("http://[::1]/x", Some((false, "[::1]:80", "/x"))),
+            ("http://h:x/", None),
+            ("http://h:0/", None),
+            ("http://:80/", None),
+            ("http://h?x", None),
+            ("h/x", None),
+        ] {
+            let split = Origin::parse(url).ok().map(|(origin, path)| (origin.https, origin.replicas[0].clone(), path));
+            assert_eq!(split, expect.map(|(https, replica, path)| (https, replica.to_owned(), path)), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_filled_from_what_the_user_knows() {
+        let names =
+            Names { values: BTreeMap::from([("token".to_owned(), 0)]), lists: BTreeMap::from([("ids".to_owned(), 0)]) };
+        let mut user = User {
+            number: 7,
+            rng: kit::rng(1, "test"),
+            n: 3,
+            values: vec![Some("T".into())],
+            lists: vec![vec!["only".into()]],
+        };
+        let mut render = |text: &str| {
+            let mut out = Vec::new();
+            Template::parse(text, &names).unwrap().render(&mut user, "run1", &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        for (text, expect) in [
+            ("", ""),
+            ("plain", "plain"),
+            ("{{user}}/{{ run }}/{{n}}", "7/run1/3"),
+            ("{{token}}{{token}}", "TT"),
+            ("{{random:5-5}}", "5"),
+            ("{{pick:ids}}", "only"),
+            ("{{take:ids}}-{{take:ids}}", "only-"),
+        ] {
+            assert_eq!(render(text), expect, "{text}");
+        }
+        let uuid = render("{{uuid}}");
+        assert!(uuid.len() == 36 && uuid.as_bytes()[14] == b'4' && b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
+    }
+
+    #[test]
+    fn a_collected_list_does_not_grow_for_ever() {
+        let scenario: Scenario = serde_json::from_value(serde_json::json!({
+            "steps": [{ "path": "/", "extract": { "ids": { "json": "/id", "collect": true } } }],
+        }))
+        .unwrap();
+        let options = Options { run: "r", seed: 1, keep_alive: true };
+        let compiled = Compiled::new(&scenario, Origin::plain(&["h:1".to_owned()]), &options).unwrap();
+        let mut user = compiled.user(0);
+        for id in 0..3 * LONGEST_LIST {
+            let body = format!("{{\"id\": {id}}}");
+            assert_eq!(compiled.actions[0].judge(&mut user, 200, &[], body.as_bytes()), Judged::Right);
+        }
+        assert_eq!(user.lists[0].len(), LONGEST_LIST);
     }
 }

@@ -10,6 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::experiment::LoadPlan;
 
+/// A method, what the server does, the outcome and its reason.
+type Case = (&'static str, fn() -> Reply, &'static str, &'static str);
+
 /// What the server does with one request.
 enum Reply {
     /// Answers with a status and a JSON body.
@@ -225,8 +228,6 @@ fn a_closed_loop_does_as_many_requests_as_it_was_told() {
 
 #[test]
 fn what_became_of_a_request_is_said_as_it_is() {
-    // (method, what the server does) → outcome and reason.
-    type Case = (&'static str, fn() -> Reply, &'static str, &'static str);
     let cases: [Case; 14] = [
         ("GET", || Reply::Answer(200, "{}"), "ok", ""),
         ("GET", || Reply::Answer(302, "{}"), "ok", ""),

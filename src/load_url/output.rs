@@ -261,7 +261,7 @@ fn histogram(latency: &Latencies) -> Vec<(f64, u64)> {
     let width = (high - low) / (BARS - 1) as f64;
     let mut bars: Vec<(f64, u64)> = (0..BARS).map(|bar| ((low + width * bar as f64) / 1e9, 0)).collect();
     for value in latency.0.iter_recorded() {
-        let at = value.value_iterated_to() as f64;
+        let at = latency.0.lowest_equivalent(value.value_iterated_to()) as f64;
         let bar = if width > 0.0 { ((at - low) / width).ceil() as usize } else { 0 };
         bars[bar.min(BARS - 1)].1 += u64::from(value.count_at_value());
     }

@@ -36,6 +36,8 @@ pub struct LoadResult {
     pub series: Vec<Point>,
     /// Where the schedule started, on the clock of the series.
     pub origin_ns: u64,
+    /// The same, as Unix time.
+    pub start_unix_s: f64,
     /// Whether it was ended by hand.
     pub interrupted: bool,
 }
