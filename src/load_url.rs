@@ -589,7 +589,7 @@ mod tests {
     fn wrong_flags_and_urls_are_refused_with_the_way_out() {
         for (line, part) in [
             ("", "required"),
-            ("http://h/ -d soon", "not a duration such as"),
+            ("http://h/ -d soon", "not a duration; write 250ms"),
             ("http://h/ -r 0", "not a rate above 0"),
             ("http://h/ -c 0", "is not from 1"),
             ("http://h/ -n 1.5", "not a whole number"),
