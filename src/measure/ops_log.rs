@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use kit::OpsRecord;
+use kit::op::Latencies;
+use serde::Deserialize;
 
 /// Records by the second of their schedule, as they came. Those of several generators stand beside each other.
 #[derive(Clone, Debug, Default)]
@@ -13,17 +15,50 @@ pub struct OpsLog {
     seconds: BTreeMap<u32, Vec<String>>,
 }
 
+/// What is read of a record while the trial runs. Decoding histograms takes CPU time that load and system may need.
+#[derive(Deserialize)]
+struct Brief {
+    seq: u64,
+    second: u32,
+    kind: String,
+    open: bool,
+    ok: u64,
+    failed: u64,
+    unknown: u64,
+    wrong: u64,
+    units: u64,
+    bytes: u64,
+    total: Latencies,
+    failed_total: Option<Latencies>,
+}
+
 impl OpsLog {
-    /// Adds a record's line, unless its second is still open and more may come; gives the record back.
+    /// Adds a record's line, unless its second is still open and more may come; gives back its counts and total times,
+    /// without decoding the rest.
     ///
     /// # Errors
     /// When the line is none.
     pub fn add(&mut self, line: &str) -> anyhow::Result<OpsRecord> {
-        let record: OpsRecord = serde_json::from_str(line).context("an operations record could not be read")?;
+        let record: Brief = serde_json::from_str(line).context("an operations record could not be read")?;
         if !record.open {
             self.seconds.entry(record.second).or_default().push(line.to_owned());
         }
-        Ok(record)
+        let Brief { seq, second, kind, open, ok, failed, unknown, wrong, units, bytes, total, failed_total } = record;
+        Ok(OpsRecord {
+            seq,
+            second,
+            kind,
+            open,
+            ok,
+            failed,
+            unknown,
+            wrong,
+            units,
+            bytes,
+            total,
+            failed_total,
+            ..OpsRecord::default()
+        })
     }
 
     /// The records in the order of their seconds.

@@ -100,8 +100,11 @@ impl Latencies {
 }
 
 impl Serialize for Latencies {
-    /// HdrHistogram V2 with deflate, in base64: what every HdrHistogram library reads.
+    /// HdrHistogram V2 with deflate, in base64: what every HdrHistogram library reads. Nothing for an empty one.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_empty() {
+            return serializer.serialize_str("");
+        }
         let mut bytes = Vec::new();
         V2DeflateSerializer::new()
             .serialize(&self.0, &mut bytes)
@@ -113,6 +116,9 @@ impl Serialize for Latencies {
 impl<'de> Deserialize<'de> for Latencies {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self::new());
+        }
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(text.as_bytes())
             .map_err(|error| serde::de::Error::custom(format!("histogram: {error}")))?;
@@ -138,7 +144,7 @@ pub struct OpsRecord {
     pub second: u32,
     /// What the operations were.
     pub kind: String,
-    /// Whether operations of this second may still end.
+    /// Whether operations of this second may still end. Then there are counts, but no durations yet.
     pub open: bool,
     /// How many ended well.
     pub ok: u64,
@@ -204,6 +210,24 @@ impl OpsRecord {
         self.wait.record(op.started_ns.saturating_sub(op.intended_ns));
         self.work.record(op.finished_ns.saturating_sub(op.started_ns));
         self.total.record(total);
+    }
+
+    /// The counts of a second that is not over; encoding its durations at each look would cost what the load needs.
+    pub fn counts_so_far(&self) -> Self {
+        Self {
+            second: self.second,
+            kind: self.kind.clone(),
+            open: true,
+            ok: self.ok,
+            failed: self.failed,
+            unknown: self.unknown,
+            wrong: self.wrong,
+            units: self.units,
+            bytes: self.bytes,
+            statuses: self.statuses.clone(),
+            errors: self.errors.clone(),
+            ..Self::default()
+        }
     }
 
     /// Adds the counts and durations of another record; keeps its own second and kind.

@@ -222,7 +222,7 @@ impl State {
 
     fn open(&self) -> Vec<OpsRecord> {
         let records = self.seconds.iter().flat_map(|second| second.kinds.iter().flatten());
-        records.map(|record| OpsRecord { open: true, ..(**record).clone() }).collect()
+        records.map(|record| record.counts_so_far()).collect()
     }
 
     fn recycle(&mut self, mut record: OpsRecord) {
