@@ -88,6 +88,22 @@ impl Archive {
         Ok(archive)
     }
 
+    /// Claims the archive for writing, until what this gives back is dropped.
+    ///
+    /// # Errors
+    /// When a lab that is alive writes to it, as surroundings.
+    pub fn lock(&self) -> anyhow::Result<File> {
+        let path = self.folder.join(".lock");
+        let file = File::create(&path).map_err(|error| refused(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(_) => Err(surroundings(format!(
+                "{} is being written by a run that is alive; wait for its end, or stop it",
+                self.folder.display()
+            ))),
+        }
+    }
+
     /// Where it is.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -92,6 +92,9 @@ struct Common {
     /// sqlite, postgres (server in SCALELAB_POSTGRES_URL), or a postgres:// URL
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
+    /// A system that runs already, instead of starting one (deployment external)
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
     /// What must hold, such as 'p95 <= 250ms'; repeat for more
     #[arg(long, value_name = "SLO", value_parser = parse_slo)]
     slo: Vec<Slo>,
@@ -241,9 +244,28 @@ fn serve(args: ServeArgs) -> ExitCode {
 
 fn run_verb(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(folder) = &args.resume {
+        if let Some(flag) = changes_the_plan(&args.common) {
+            return Err(input(format!("{flag} cannot be changed when a run is resumed; start a new run with it")));
+        }
         return run::resume(&Archive::open(folder)?, &options(&args.common));
     }
     start(find_experiment(args.experiment.as_deref().unwrap_or_default())?, &args.common)
+}
+
+/// A flag that would make a resumed run another one.
+fn changes_the_plan(common: &Common) -> Option<&'static str> {
+    let given = [
+        ("--deployment", common.deployment.is_some()),
+        ("--trials", common.trials.is_some()),
+        ("--seed", common.seed.is_some()),
+        ("--duration", common.duration.is_some()),
+        ("--warmup", common.warmup.is_some()),
+        ("--sample-interval", common.sample_interval.is_some()),
+        ("--load-workers", common.load_workers.is_some()),
+        ("--base-url", common.base_url.is_some()),
+        ("--slo", !common.slo.is_empty()),
+    ];
+    given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
 }
 
 /// A file when there is one, otherwise an experiment that comes along.
@@ -268,8 +290,8 @@ fn start(mut experiment: Experiment, common: &Common) -> anyhow::Result<u8> {
 }
 
 fn apply(experiment: &mut Experiment, common: &Common) {
-    let Common { deployment, trials, seed, duration, warmup, sample_interval, load_workers, database, slo, .. } =
-        common;
+    let Common { deployment, trials, seed, duration, warmup, .. } = common;
+    let Common { sample_interval, load_workers, database, base_url, slo, .. } = common;
     experiment.deployment = deployment.unwrap_or(experiment.deployment);
     experiment.trials = trials.unwrap_or(experiment.trials);
     experiment.seed = seed.unwrap_or(experiment.seed);
@@ -278,6 +300,10 @@ fn apply(experiment: &mut Experiment, common: &Common) {
     experiment.sample_interval = sample_interval.unwrap_or(experiment.sample_interval);
     experiment.load_workers = load_workers.unwrap_or(experiment.load_workers);
     experiment.slo.extend(slo.iter().cloned());
+    if let Some(url) = base_url {
+        experiment.deployment = DeploymentKind::External;
+        experiment.external.insert("default".to_owned(), url.clone());
+    }
     if let Some(database) = database {
         let backend = if is_url(database) { "postgres" } else { database };
         experiment.backends.insert("database".to_owned(), backend.to_owned());
@@ -331,7 +357,7 @@ fn set_replicas(experiment: &mut Experiment, replicas: &[u32], architectures: &[
     if let [one] = replicas {
         if *one != 1 && architectures.contains(&"microservices") {
             for role in ["user-service", "task-service", "stats-service"] {
-                experiment.roles.insert(role.to_owned(), RoleLimits { replicas: Some(*one), cpus: None });
+                experiment.roles.insert(role.to_owned(), RoleLimits { replicas: Some(*one), ..RoleLimits::default() });
             }
         }
         return;

@@ -4,6 +4,7 @@
 //! goes through the replica's admin endpoint and is the same everywhere. No system's name appears here.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kit::admin::{ClockReading, Health, Start};
@@ -36,6 +37,8 @@ pub struct Launch<'a> {
     pub cpus: Option<&'a [usize]>,
     /// Where its log goes.
     pub log: &'a Path,
+    /// How long it may take until it is ready.
+    pub ready_within: Duration,
     /// Whether the run was interrupted while waiting.
     pub interrupted: &'a dyn Fn() -> bool,
 }
@@ -79,7 +82,7 @@ pub enum AdminClient {
 impl AdminClient {
     /// An endpoint over HTTP.
     pub fn http(addr: &str, token: &str) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(std::time::Duration::from_secs(10))).build();
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
         Self::Http { base: format!("http://{addr}"), token: token.to_owned(), agent: config.into() }
     }
 

@@ -73,9 +73,8 @@ fn scratch() -> Finding {
 }
 
 fn postgres_server() -> Finding {
-    let seen = std::env::var(POSTGRES_URL)
-        .map(|url| crate::environment::redact(&url))
-        .map_err(|_| format!("{POSTGRES_URL} is not set"));
+    let seen =
+        std::env::var(POSTGRES_URL).map(|url| kit::redacted(&url)).map_err(|_| format!("{POSTGRES_URL} is not set"));
     Finding {
         what: "Postgres server",
         seen,

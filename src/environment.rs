@@ -47,7 +47,7 @@ pub fn describe(experiment: &Experiment, budget: &Budget) -> serde_json::Value {
 
 /// The command line with the passwords of URLs left out.
 fn command_line() -> String {
-    let words = std::env::args().map(|word| redact(&word));
+    let words = std::env::args().map(|word| without_secrets(&word));
     let words = words.enumerate().map(|(index, word)| match index {
         0 => Path::new(&word).file_name().map_or(word.clone(), |name| name.to_string_lossy().into_owned()),
         _ => word,
@@ -55,16 +55,10 @@ fn command_line() -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `postgres://user:***@host/db`.
-pub fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => {
-            let user = rest[..at].split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***{}", &rest[at..])
-        }
-        None => text.to_owned(),
+fn without_secrets(word: &str) -> String {
+    match word.split_once(':') {
+        Some((name, value)) if !value.starts_with("//") && kit::is_secret(name) => format!("{name}: ***"),
+        _ => kit::redacted(word),
     }
 }
 
@@ -73,12 +67,16 @@ fn budget_sentence(experiment: &Experiment, budget: &Budget) -> String {
         (DeploymentKind::External, ..) => {
             "The system runs elsewhere; the lab neither started nor limited it.".to_owned()
         }
-        (_, Some(system), Some(load)) => format!(
-            "All roles of an architecture together share CPU {}; the load generator has CPU {} to itself. \
-             Memory is not limited; every architecture has the machine's.",
-            pinning::show(system),
-            pinning::show(load)
-        ),
+        (_, Some(system), Some(load)) => {
+            let own = experiment.roles.iter().filter_map(|(role, limits)| Some((role, limits.cpus.as_ref()?)));
+            let own: String = own.map(|(role, cpus)| format!(" But {role} has CPU {cpus}.")).collect();
+            format!(
+                "All roles of an architecture together share CPU {}; the load generator is on CPU {}.{own} \
+                 Memory is not limited; every architecture has the machine's.",
+                pinning::show(system),
+                pinning::show(load)
+            )
+        }
         _ => "This machine has one CPU: system and load generator share it, so compare with care.".to_owned(),
     }
 }
@@ -133,9 +131,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_in_urls_are_left_out() {
-        assert_eq!(redact("postgres://u:secret@h:5/d"), "postgres://u:***@h:5/d");
-        assert_eq!(redact("http://h/a@b"), "http://h/a@b");
-        assert_eq!(redact("plain"), "plain");
+    fn nothing_secret_of_a_command_line_is_archived() {
+        for (word, shown) in [
+            ("postgres://u:secret@h:5/d", "postgres://u:***@h:5/d"),
+            ("--database=postgres://u:secret@h/d", "--database=postgres://u:***@h/d"),
+            ("Authorization: Bearer abc", "Authorization: ***"),
+            ("x-api-key: abc", "x-api-key: ***"),
+            ("accept: text/html", "accept: text/html"),
+            ("http://h:80/a", "http://h:80/a"),
+        ] {
+            assert_eq!(without_secrets(word), shown);
+        }
     }
 }

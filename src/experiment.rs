@@ -168,6 +168,9 @@ pub struct RoleLimits {
     /// A CPU set, such as `0` or `0-1,3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
+    /// Memory; no deployment of this version can limit it, so it is refused with the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
 }
 
 /// One cell of the plan, one repetition of it.
@@ -462,6 +465,15 @@ impl Experiment {
                 if stages.iter().any(|stage| wrong(stage.from_per_s) || wrong(stage.to_per_s)) {
                     return Err(Problem::new("load.rate", "a rate must be a number, 0 or above"));
                 }
+                let planned = stages.iter().map(|stage| stage.duration).sum::<Option<Duration>>();
+                let needed = self.warmup + self.duration;
+                if let Some(planned) = planned.filter(|planned| !stages.is_empty() && *planned < needed) {
+                    let (planned, needed) = (units::format_duration(planned), units::format_duration(needed));
+                    let message = format!(
+                        "the stages last {planned}, warmup and duration {needed}; make the stages as long, or measure less"
+                    );
+                    return Err(Problem::new("load.stages", message));
+                }
                 if *connections == 0 {
                     return Err(Problem::new("load.connections", "connections is 0; at least 1 is needed"));
                 }
@@ -527,6 +539,13 @@ impl Experiment {
             }
             if limits.replicas == Some(0) {
                 return Err(Problem::new(at, format!("role {role} has 0 replicas; at least 1 is needed")));
+            }
+            if limits.memory.is_some() {
+                let kind = self.deployment;
+                return Err(Problem::new(
+                    at,
+                    format!("the deployment {kind} cannot limit the memory of a role; take memory out"),
+                ));
             }
             if let Some(cpus) = &limits.cpus {
                 units::parse_cpus(cpus).map_err(|message| Problem::new(at, message))?;

@@ -32,6 +32,7 @@ pub struct Options {
 /// # Errors
 /// Wrong input, or surroundings that refuse something before or between trials.
 pub fn run(experiment: &Experiment, options: &Options) -> anyhow::Result<u8> {
+    check_cpus(experiment)?;
     let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
     go_on(experiment, &archive, options)
 }
@@ -45,6 +46,8 @@ pub fn resume(archive: &Archive, options: &Options) -> anyhow::Result<u8> {
 }
 
 fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyhow::Result<u8> {
+    let _lock = archive.lock()?;
+    kit::host::raise_open_files();
     let interrupt = Interrupt::listen()?;
     let system = systems::find(&experiment.system).ok_or_else(|| crate::error::input("unknown system"))?;
     let budget = budget(experiment);
@@ -67,6 +70,8 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let run = environment::run_name(archive.folder());
     let progress = Progress::new(archive.folder(), planned.len(), results.len());
 
+    let mut broken = None;
+    let mut set_up = SetUp::default();
     while let Some(trial) = schedule::next(experiment, &mut planned, &results) {
         archive.write_plan(&planned)?;
         progress.begin(&trial, planned.len());
@@ -82,16 +87,32 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             interrupt: &interrupt,
             progress: &told,
         };
-        let Some(summary) = run_trial(&site, &trial, archive)? else { break };
-        progress.end(&summary);
-        results.push(summary);
+        match run_trial(&site, &trial, archive, &mut set_up) {
+            Ok(Some(summary)) => {
+                progress.end(&summary);
+                results.push(summary);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
+        }
     }
     progress.finish();
+    let left = planned.len().saturating_sub(results.len());
+    if let Some(error) = broken {
+        if !results.is_empty() {
+            report(archive)?;
+            eprintln!("{left} trials are left: scalelab run --resume {}", archive.folder().display());
+        }
+        return Err(error);
+    }
+    set_up.say();
     let (study, verdict) = report(archive)?;
     print!("{}", text(archive, &study, &verdict)?);
     eprintln!("\nreport: {}", archive.report_page().display());
     if interrupt.is_asked() {
-        let left = planned.len().saturating_sub(results.len());
         eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
         return Ok(3);
     }
@@ -99,12 +120,54 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
 }
 
 /// Runs one trial and saves it; none when it was interrupted.
-fn run_trial(site: &Site<'_>, trial: &Trial, archive: &Archive) -> anyhow::Result<Option<TrialSummary>> {
+fn run_trial(
+    site: &Site<'_>,
+    trial: &Trial,
+    archive: &Archive,
+    set_up: &mut SetUp,
+) -> anyhow::Result<Option<TrialSummary>> {
     let mut files = archive.begin_trial(trial)?;
     let Ended::Done(record) = trial::run(site, trial, &mut files)? else { return Ok(None) };
+    let took_s = record.series.iter().find(|sample| sample.name == trial::SET_UP).and_then(|sample| sample.value);
+    set_up.seconds += took_s.unwrap_or(0.0);
+    set_up.trial_seconds += f64::from(record.window.end) + took_s.unwrap_or(0.0);
     let summary = measure::summarize_trial(&record);
     archive.append_result(&summary)?;
     Ok(Some(summary))
+}
+
+/// How much of the time went into accounts and data.
+#[derive(Default)]
+struct SetUp {
+    seconds: f64,
+    trial_seconds: f64,
+}
+
+impl SetUp {
+    /// More than a tenth is worth a word.
+    fn say(&self) {
+        if self.seconds > self.trial_seconds / 10.0 {
+            eprintln!(
+                "set-up took {:.0} s of {:.0} s; measure longer, or start with fewer accounts and data",
+                self.seconds, self.trial_seconds
+            );
+        }
+    }
+}
+
+/// Whether the CPUs that roles are given are there, before anything is written.
+fn check_cpus(experiment: &Experiment) -> anyhow::Result<()> {
+    let allowed = pinning::allowed();
+    for (role, limits) in &experiment.roles {
+        let cpus = limits.cpus.as_deref().map(crate::units::parse_cpus).transpose().map_err(crate::error::input)?;
+        if let Some(cpu) = cpus.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
+            let there = pinning::show(&allowed);
+            let message =
+                format!("role {role} is to run on CPU {cpu}, which is not there; this machine allows {there}");
+            return Err(crate::error::surroundings(message));
+        }
+    }
+    Ok(())
 }
 
 /// External systems are neither started nor pinned, so the generator may use everything.

@@ -8,6 +8,7 @@ use kit::RoleConfig;
 
 use crate::database::Server;
 use crate::deploy::processes::Processes;
+use crate::deploy::trial::READY_WITHIN;
 use crate::deploy::{Deployment, Launch, Replica};
 use crate::error::{input, surroundings};
 use crate::experiment::{Level, Levels, RoleLimits, file};
@@ -47,7 +48,9 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     let text = format!("system = {:?}\n[load]\nusers = 1\n[factors]\narchitecture = [{:?}]\n", args.system, args.arch);
     let mut experiment = file::parse(&text, "--arch", "up")?;
     for role in system.roles().iter().filter(|role| role.name != "gateway") {
-        experiment.roles.insert(role.name.to_owned(), RoleLimits { replicas: Some(args.replicas), cpus: None });
+        experiment
+            .roles
+            .insert(role.name.to_owned(), RoleLimits { replicas: Some(args.replicas), ..RoleLimits::default() });
     }
     let levels = Levels::from([("architecture".to_owned(), Level::Text(args.arch.clone()))]);
     let assembly = system.assemble(&experiment, &levels);
@@ -60,6 +63,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     let names: Vec<_> = assembly.parts.iter().filter_map(|part| part.database).collect();
     let databases = server.make(&names, &data, &format!("up{:x}", std::process::id()))?;
     let secret = keep_secret(&data)?;
+    let admin_token = kit::secret()?;
     let processes = Processes::this_program()?;
     let mut started: Vec<(&str, Box<dyn Replica>)> = Vec::new();
     for part in &assembly.parts {
@@ -68,6 +72,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
             let mut config = RoleConfig::new(part.role);
             config.replica = replica;
             config.run = "up".to_owned();
+            config.admin_token.clone_from(&admin_token);
             config.bind.set_port(if replica == 1 { port } else { 0 });
             config.settings = system.role_settings(&experiment);
             config.secrets.insert("jwt_key".to_owned(), secret.clone());
@@ -81,8 +86,15 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
             let log = scratch.path().join(format!("{}-{replica}.log", part.role));
             let interrupted = || interrupt.is_asked();
             let role = systems::find_role(system.name(), part.role)?;
-            let launch =
-                Launch { system: system.name(), role, config, cpus: None, log: &log, interrupted: &interrupted };
+            let launch = Launch {
+                system: system.name(),
+                role,
+                config,
+                cpus: None,
+                log: &log,
+                ready_within: READY_WITHIN,
+                interrupted: &interrupted,
+            };
             let running = processes.launch(&launch)?;
             println!("{:<14} http://{}", part.role, running.addr());
             started.push((part.role, running));

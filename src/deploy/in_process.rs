@@ -30,6 +30,8 @@ impl Deployment for InProcess {
             launch.log,
             "this role ran on threads of the lab; its messages went to the lab's standard error\n",
         )?;
+        let clock = Clock::real();
+        let deadline_ns = clock.now_ns() + launch.ready_within.as_nanos() as u64;
         while !hosted.has_ended() {
             match hosted.wait_until_started_for(std::time::Duration::from_millis(100)) {
                 Some(true) => {
@@ -38,6 +40,10 @@ impl Deployment for InProcess {
                 }
                 Some(false) => break,
                 None if (launch.interrupted)() => break,
+                None if clock.now_ns() > deadline_ns => {
+                    let waited_s = launch.ready_within.as_secs();
+                    return Err(surroundings(format!("role {name} was not ready within {waited_s} s")));
+                }
                 None => {}
             }
         }

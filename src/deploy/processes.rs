@@ -81,13 +81,20 @@ impl Deployment for Processes {
             let _ = writeln!(stdin, "{line}");
         }
         process.stdin = stdin;
-        let ready = stdout.and_then(|stdout| first_line(stdout, launch.interrupted));
-        let Some(ready) = ready else {
-            if (launch.interrupted)() {
-                return Err(surroundings("interrupted"));
+        let ready = stdout.map_or(Waited::Ended, |stdout| first_line(stdout, launch));
+        let ready = match ready {
+            Waited::Ready(ready) => ready,
+            Waited::Interrupted => return Err(surroundings("interrupted")),
+            Waited::Ended => {
+                process.end_now();
+                return Err(surroundings(format!("role {} did not start: {}", process.name, last_words(&process.log))));
             }
-            process.end_now();
-            return Err(surroundings(format!("role {} did not start: {}", process.name, last_words(&process.log))));
+            Waited::TooLong => {
+                let (name, waited_s, said) = (&process.name, launch.ready_within.as_secs(), last_words(&process.log));
+                return Err(surroundings(format!(
+                    "role {name} was not ready within {waited_s} s; the last it said: {said}"
+                )));
+            }
         };
         process.addr = ready.ready_addr.to_string();
         process.admin = AdminClient::http(&ready.admin_addr.to_string(), &launch.config.admin_token);
@@ -95,8 +102,19 @@ impl Deployment for Processes {
     }
 }
 
-/// Waits for the first line; none when the child ended, printed something else, or the wait was interrupted.
-fn first_line(stdout: std::process::ChildStdout, interrupted: &dyn Fn() -> bool) -> Option<ReadyLine> {
+/// How waiting for the first line ended.
+enum Waited {
+    Ready(ReadyLine),
+    /// The child ended, or printed something else.
+    Ended,
+    Interrupted,
+    TooLong,
+}
+
+/// Waits for the first line.
+fn first_line(stdout: std::process::ChildStdout, launch: &Launch<'_>) -> Waited {
+    let clock = kit::Clock::real();
+    let deadline_ns = clock.now_ns() + launch.ready_within.as_nanos() as u64;
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stdout);
@@ -108,9 +126,11 @@ fn first_line(stdout: std::process::ChildStdout, interrupted: &dyn Fn() -> bool)
     });
     loop {
         match receive.recv_timeout(Duration::from_millis(100)) {
-            Ok(line) => return serde_json::from_str(&line.ok()?).ok(),
-            Err(mpsc::RecvTimeoutError::Timeout) if !interrupted() => {}
-            Err(_) => return None,
+            Ok(Ok(line)) => return serde_json::from_str(&line).map_or(Waited::Ended, Waited::Ready),
+            Ok(Err(_)) | Err(mpsc::RecvTimeoutError::Disconnected) => return Waited::Ended,
+            Err(mpsc::RecvTimeoutError::Timeout) if (launch.interrupted)() => return Waited::Interrupted,
+            Err(mpsc::RecvTimeoutError::Timeout) if clock.now_ns() > deadline_ns => return Waited::TooLong,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
     }
 }
@@ -130,9 +150,17 @@ impl Process {
     /// Waits for the end without reaping, so that the id stays this child's.
     fn wait_for_end(&self, at_most: Duration) -> bool {
         let Some(fd) = self.pid_fd().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return true };
-        let timeout = Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
-        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&timeout)), Ok(count) if count > 0)
+        let clock = kit::Clock::real();
+        let deadline_ns = clock.now_ns() + at_most.as_nanos() as u64;
+        loop {
+            let left = Duration::from_nanos(deadline_ns.saturating_sub(clock.now_ns()));
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+            let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+            match poll(&mut fds, Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => {}
+                polled => return matches!(polled, Ok(count) if count > 0),
+            }
+        }
     }
 
     fn end_now(&mut self) {
@@ -185,7 +213,11 @@ impl Replica for Process {
         self.end_now();
         match in_time {
             true => Ok(()),
-            false => anyhow::bail!("role {} did not stop in time and was killed", self.name),
+            false => anyhow::bail!(
+                "role {} did not stop in time and was killed; its log is {}",
+                self.name,
+                self.log.display()
+            ),
         }
     }
 

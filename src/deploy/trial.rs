@@ -3,6 +3,7 @@
 //! The order is always the same: databases, roles (each after its peers), generators with their set-up, a common start,
 //! sampling each interval, stop, drain, last read, end. Whatever happens, what was started is ended.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kit::{OpsRecord, RoleConfig};
@@ -65,6 +66,18 @@ struct Running {
     _scratch: tempfile::TempDir,
 }
 
+/// The longest one operation may take, in time-outs: connecting, the exchange, and both again after a lost connection.
+const TIMEOUTS_OF_AN_OPERATION: u32 = 4;
+
+/// The gauge that says how long accounts and data took to make, in seconds, before anything was measured.
+pub const SET_UP: &str = "set_up_s";
+
+/// A role that is not ready by then does not come up.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The same for a generator, which makes its users' accounts before.
+const SET_UP_WITHIN: Duration = Duration::from_secs(900);
+
 /// How often the lab looks whether a drain is over.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -84,9 +97,16 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
         return Ok(Ended::Interrupted);
     }
     (site.progress)("setting up", 0.0);
+    let clock = kit::Clock::real();
+    let before_ns = clock.now_ns();
     start_load(site, trial, &assembly, &plan, files, &mut running)?;
+    let set_up_s = (clock.now_ns() - before_ns) as f64 / 1e9;
     let window = site.experiment.window(&plan);
-    let mut collected = Collected::default();
+    let mut collected = Collected::new()?;
+    let set_up =
+        Sample { t_s: 0.0, name: SET_UP.to_owned(), role: "load".to_owned(), replica: 1, value: Some(set_up_s) };
+    files.series(std::slice::from_ref(&set_up))?;
+    collected.series.push(set_up);
     let failure = measure(site, &plan, window.clone(), &mut running, files, &mut collected)?;
     let problems = running.stop();
     if site.interrupt.is_asked() {
@@ -184,6 +204,7 @@ fn launch(
         config,
         cpus: cpus.as_deref(),
         log: &files.log(role, number),
+        ready_within: if under_test { READY_WITHIN } else { SET_UP_WITHIN },
         interrupted: &|| site.interrupt.is_asked(),
     });
     let replica = match replica {
@@ -252,17 +273,17 @@ pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
 }
 
 /// What was read so far.
-#[derive(Default)]
 struct Collected {
     ops: OpsLog,
     series: Vec<Sample>,
     /// Everything up to the last row of the history.
     totals: OpsRecord,
     /// Records of seconds whose row of the history is not written yet.
-    waiting: std::collections::BTreeMap<u32, OpsRecord>,
-    users: f64,
+    waiting: BTreeMap<u32, OpsRecord>,
+    /// The gauge `users` of each generator, by second.
+    users: BTreeMap<usize, BTreeMap<u32, f64>>,
     /// What was read last from each generator: operations, gauges.
-    read: std::collections::BTreeMap<usize, (u64, u64)>,
+    read: BTreeMap<usize, (u64, u64)>,
 }
 
 /// Measures until the window has passed; gives back why the trial is not valid, if so.
@@ -299,9 +320,10 @@ fn measure(
             break;
         }
         sample(running, origin_ns, &clock, collected, files)?;
-        read_generators(running, origin_ns, start_unix_s, collected, files)?;
-        if let Some(reason) = running.ended() {
-            failure = Some(reason);
+        let read = read_generators(running, origin_ns, start_unix_s, collected, files);
+        // What has ended by itself is the reason why it could not be read.
+        failure = running.ended().or_else(|| read.err().map(|error| format!("{error:#}")));
+        if failure.is_some() {
             break;
         }
         if next >= end_ns {
@@ -312,8 +334,10 @@ fn measure(
         next = (next + interval).min(end_ns);
     }
     (site.progress)("draining", 1.0);
-    drain(site, running, &clock)?;
-    read_generators(running, origin_ns, start_unix_s, collected, files)?;
+    failure = failure.or_else(|| drain(site, running, &clock));
+    if let Err(error) = read_generators(running, origin_ns, start_unix_s, collected, files) {
+        failure = failure.or_else(|| running.ended()).or_else(|| Some(format!("{error:#}")));
+    }
     collected.write_history(u32::MAX, start_unix_s, files)?;
     files.finish(&collected.ops, window, &|kind| method_of(site, kind), start_unix_s)?;
     Ok(failure)
@@ -382,7 +406,6 @@ fn read_generators(
 ) -> anyhow::Result<()> {
     let mut open_from = u32::MAX;
     let mut samples = Vec::new();
-    let mut users = 0.0;
     for (index, started) in running.started.iter().enumerate().filter(|(_, started)| started.is_generator()) {
         let (mut ops_read, mut series_read) = collected.read.get(&index).copied().unwrap_or_default();
         for line in started.replica.admin().ops(ops_read)?.lines() {
@@ -401,14 +424,11 @@ fn read_generators(
             let t_s = point.at_ns.saturating_sub(origin_ns) as f64 / 1e9;
             let Participant { role, replica, .. } = &started.participant;
             if point.name == "users" {
-                users += point.value.unwrap_or(0.0);
+                collected.users.entry(index).or_default().insert(t_s as u32, point.value.unwrap_or(0.0));
             }
             samples.push(Sample { t_s, name: point.name, role: role.clone(), replica: *replica, value: point.value });
         }
         collected.read.insert(index, (ops_read, series_read));
-    }
-    if samples.iter().any(|sample| sample.name == "users") {
-        collected.users = users;
     }
     files.series(&samples)?;
     collected.series.append(&mut samples);
@@ -416,6 +436,23 @@ fn read_generators(
 }
 
 impl Collected {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            ops: OpsLog::new()?,
+            series: Vec::new(),
+            totals: OpsRecord::default(),
+            waiting: BTreeMap::new(),
+            users: BTreeMap::new(),
+            read: BTreeMap::new(),
+        })
+    }
+
+    /// How many users all generators had in a second.
+    fn users_at(&self, second: u32) -> u32 {
+        let last = |gauge: &BTreeMap<u32, f64>| gauge.range(..=second).next_back().map_or(0.0, |(_, users)| *users);
+        self.users.values().map(last).sum::<f64>() as u32
+    }
+
     /// Writes the rows of complete seconds before `until`.
     fn write_history(&mut self, until: u32, start_unix_s: f64, files: &mut TrialFiles) -> anyhow::Result<()> {
         while let Some(entry) = self.waiting.first_entry() {
@@ -426,30 +463,38 @@ impl Collected {
             let (second, record) = entry.remove_entry();
             self.totals.merge(&record);
             let unix_s = (start_unix_s + f64::from(second)) as u64;
-            files.history(&csv::history_row(unix_s, self.users as u32, &record, &self.totals))?;
+            files.history(&csv::history_row(unix_s, self.users_at(second), &record, &self.totals))?;
         }
         Ok(())
     }
 }
 
-/// Stops the generators and waits until what they had begun has ended, or been given up.
-fn drain(site: &Site<'_>, running: &Running, clock: &kit::Clock) -> anyhow::Result<()> {
+/// Stops the generators and waits until what they had begun has ended, or been given up; gives back why not, if so.
+fn drain(site: &Site<'_>, running: &Running, clock: &kit::Clock) -> Option<String> {
     for started in running.generators() {
         if let Err(error) = started.replica.admin().stop() {
             // It may have died, which the caller has seen.
             eprintln!("stopping the load: {error:#}");
         }
     }
-    let deadline = clock.now_ns() + (site.experiment.timeout + Duration::from_secs(2)).as_nanos() as u64;
+    let at_most = site.experiment.timeout * TIMEOUTS_OF_AN_OPERATION + Duration::from_secs(2);
+    let deadline = clock.now_ns() + at_most.as_nanos() as u64;
     for started in running.generators() {
-        while clock.now_ns() < deadline {
+        loop {
             match started.replica.admin().health() {
-                Ok(health) if !health.drained => std::thread::park_timeout(LOOK),
-                _ => break,
+                Ok(health) if health.drained => break,
+                Ok(_) if clock.now_ns() < deadline => std::thread::park_timeout(LOOK),
+                Ok(_) => {
+                    return Some(format!(
+                        "the load did not end within {} s; its last seconds are missing",
+                        at_most.as_secs()
+                    ));
+                }
+                Err(error) => return Some(format!("the load could not be asked whether it has ended: {error:#}")),
             }
         }
     }
-    Ok(())
+    None
 }
 
 impl Started {

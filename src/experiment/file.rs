@@ -152,21 +152,23 @@ fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {
     let settings = serde_json::to_value(&file.settings).map_err(|error| Problem::new("settings", error.to_string()))?;
     let has_steps = !file.step.is_empty() || !file.setup.is_empty();
     let or = |given: &Option<DurationText>, default: Duration| given.as_ref().map_or(default, |text| text.0);
+    let load = load_plan(&file.load)?;
+    let warmup = or(&file.warmup, default::WARMUP);
     Ok(Experiment {
         question: question.unwrap_or_else(|| format!("How does {} behave?", file.system)),
         name: file.name.clone().unwrap_or_else(|| name.to_owned()),
         deployment,
         seed: file.seed.unwrap_or(default::SEED),
         trials: file.trials.unwrap_or(default::TRIALS),
-        warmup: or(&file.warmup, default::WARMUP),
-        duration: or(&file.duration, default::DURATION),
+        warmup,
+        duration: or(&file.duration, rest_of_stages(&load, warmup)),
         timeout: or(&file.timeout, default::TIMEOUT),
         sample_interval: or(&file.sample_interval, default::SAMPLE_INTERVAL),
         slo,
         factors: file.factors,
         exclude: file.exclude,
         load_workers: file.load.workers.unwrap_or(1),
-        load: load_plan(&file.load)?,
+        load,
         system: file.system,
         roles: file.roles,
         backends: file.backends,
@@ -202,6 +204,15 @@ fn load_plan(load: &LoadFile) -> Result<LoadPlan, Problem> {
             Ok(LoadPlan::Open { stages: stages(load)?, poisson: poisson(load)?, connections })
         }
         other => Err(Problem::new("load.mode", format!("unknown mode {other:?}; there are closed, open"))),
+    }
+}
+
+/// Stages say how long a trial is, unless the file does; whole seconds of it are measured.
+fn rest_of_stages(load: &LoadPlan, warmup: Duration) -> Duration {
+    let LoadPlan::Open { stages, .. } = load else { return default::DURATION };
+    match crate::load::schedule::total_duration(stages) {
+        Some(total) if !stages.is_empty() => Duration::from_secs(total.saturating_sub(warmup).as_secs().max(1)),
+        _ => default::DURATION,
     }
 }
 

@@ -1,18 +1,41 @@
-//! The operations of a trial, kept encoded: a few kB for each second and kind, where decoded histograms take hundreds.
+//! The operations of a trial, encoded, on disk: decoded histograms take hundreds of kB for each second and kind.
 //!
-//! The one rule: they are decoded one record at a time, so that memory does not grow with the length of a trial.
+//! The one rule: they are decoded one record at a time, and memory holds sixteen bytes of each, however long a trial is.
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kit::OpsRecord;
 use kit::op::Latencies;
 use serde::Deserialize;
 
-/// Records by the second of their schedule, as they came. Those of several generators stand beside each other.
-#[derive(Clone, Debug, Default)]
+use crate::error::surroundings;
+
+/// Records as they came, and where each is. Those of several generators stand beside each other.
+#[derive(Clone, Debug)]
 pub struct OpsLog {
-    seconds: BTreeMap<u32, Vec<String>>,
+    kept: Kept,
+    end: u64,
+    places: Vec<Place>,
+}
+
+/// Where the lines are.
+#[derive(Clone, Debug)]
+enum Kept {
+    /// A file without a name, which goes with the log.
+    Disk(Arc<File>),
+    /// For a few records that are at hand.
+    Memory(Vec<u8>),
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    second: u32,
+    at: u64,
+    length: u32,
 }
 
 /// What is read of a record while the trial runs. Decoding histograms takes CPU time that load and system may need.
@@ -33,6 +56,17 @@ struct Brief {
 }
 
 impl OpsLog {
+    /// An empty log.
+    ///
+    /// # Errors
+    /// When there is no place for temporary files, as surroundings.
+    pub fn new() -> anyhow::Result<Self> {
+        let file = tempfile::tempfile().map_err(|error| {
+            surroundings(format!("cannot make a file in {}: {error}; set TMPDIR", std::env::temp_dir().display()))
+        })?;
+        Ok(Self { kept: Kept::Disk(Arc::new(file)), end: 0, places: Vec::new() })
+    }
+
     /// Adds a record's line, unless its second is still open and more may come; gives back its counts and total times,
     /// without decoding the rest.
     ///
@@ -41,7 +75,7 @@ impl OpsLog {
     pub fn add(&mut self, line: &str) -> anyhow::Result<OpsRecord> {
         let record: Brief = serde_json::from_str(line).context("an operations record could not be read")?;
         if !record.open {
-            self.seconds.entry(record.second).or_default().push(line.to_owned());
+            self.append(record.second, line)?;
         }
         let Brief { seq, second, kind, open, ok, failed, unknown, wrong, units, bytes, total, failed_total } = record;
         Ok(OpsRecord {
@@ -61,20 +95,43 @@ impl OpsLog {
         })
     }
 
+    fn append(&mut self, second: u32, line: &str) -> anyhow::Result<()> {
+        match &mut self.kept {
+            Kept::Memory(bytes) => bytes.extend_from_slice(line.as_bytes()),
+            Kept::Disk(file) => file.write_all_at(line.as_bytes(), self.end).map_err(|error| {
+                surroundings(format!("cannot keep operations in {}: {error}", std::env::temp_dir().display()))
+            })?,
+        }
+        self.places.push(Place { second, at: self.end, length: line.len() as u32 });
+        self.end += line.len() as u64;
+        Ok(())
+    }
+
     /// The records in the order of their seconds.
     pub fn iter(&self) -> impl Iterator<Item = OpsRecord> {
-        // What `add` has read once can be read again.
-        self.seconds.values().flatten().filter_map(|line| serde_json::from_str(line).ok())
+        let mut places = self.places.clone();
+        places.sort_by_key(|place| place.second);
+        places.into_iter().filter_map(|place| self.read(place))
+    }
+
+    /// What `append` has written can be read again, unless the disk fails under it.
+    fn read(&self, place: Place) -> Option<OpsRecord> {
+        let mut line = vec![0; place.length as usize];
+        match &self.kept {
+            Kept::Memory(bytes) => line.copy_from_slice(bytes.get(place.at as usize..)?.get(..place.length as usize)?),
+            Kept::Disk(file) => file.read_exact_at(&mut line, place.at).ok()?,
+        }
+        serde_json::from_slice(&line).ok()
     }
 }
 
 impl FromIterator<OpsRecord> for OpsLog {
     fn from_iter<T: IntoIterator<Item = OpsRecord>>(records: T) -> Self {
-        let mut log = Self::default();
+        let mut log = Self { kept: Kept::Memory(Vec::new()), end: 0, places: Vec::new() };
         for record in records {
-            // Cannot fail: every field is a number, a string or a histogram within its bounds.
+            // Neither can fail: a record is numbers, strings and histograms within bounds, and memory takes it.
             let line = serde_json::to_string(&record).unwrap_or_default();
-            log.seconds.entry(record.second).or_default().push(line);
+            let _ = log.append(record.second, &line);
         }
         log
     }

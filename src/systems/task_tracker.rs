@@ -108,7 +108,7 @@ impl System for TaskTracker {
             return scenario.clone();
         }
         let tasks = split_settings(&experiment.settings).1.unwrap_or(TASKS_PER_USER);
-        Scenario { setup: setup(tasks), steps: mix(), in_turn: false }
+        Scenario { setup: setup(tasks), steps: mix(tasks.clamp(1, 20)), in_turn: false }
     }
 
     fn role_settings(&self, experiment: &Experiment) -> serde_json::Value {
@@ -124,6 +124,8 @@ impl System for TaskTracker {
                 argon2.trim_matches('"')
             ),
             format!("Database: {database}; a fresh one for every trial."),
+            "Memory is the sum of the processes' resident sets; pages of the program that they share count in each."
+                .to_owned(),
             "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
                 .to_owned(),
         ]
@@ -181,16 +183,18 @@ fn setup(tasks: u32) -> Vec<Step> {
 }
 
 /// What users do, with the weights of the published study. The step names are those of tables and figures.
-fn mix() -> Vec<Step> {
+///
+/// A page holds `page` tasks: as many as an account starts with, so that answers do not grow while measuring.
+fn mix(page: u32) -> Vec<Step> {
     const PAGE: &[(&str, &str)] = &[("/tasks", "array"), ("/total", "integer"), ("/limit", "integer")];
     const TASK: &[(&str, &str)] =
         &[("/id", "integer"), ("/title", "string"), ("/status", "string"), ("/is_completed", "boolean")];
     let one = "/api/v1/tasks/{{pick:task}}";
     vec![
-        Step { check: check(&[200], PAGE), ..user_step("list", "GET", "/api/v1/tasks/?limit=20", 70) },
+        Step { check: check(&[200], PAGE), ..user_step("list", "GET", &format!("/api/v1/tasks/?limit={page}"), 70) },
         Step {
             check: check(&[200], PAGE),
-            ..user_step("list filtered", "GET", "/api/v1/tasks/?limit=20&status=todo", 21)
+            ..user_step("list filtered", "GET", &format!("/api/v1/tasks/?limit={page}&status=todo"), 21)
         },
         Step { check: check(&[200], TASK), ..user_step("get", "GET", one, 14) },
         Step { weight: 20, ..create() },

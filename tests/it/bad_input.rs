@@ -69,19 +69,46 @@ fn a_wrong_experiment_is_refused_with_its_line_and_what_is_allowed() {
 
 #[test]
 fn a_wrong_flag_or_file_is_exit_2_and_says_the_way_out() {
+    let resumed = scratch();
+    write(resumed.path(), "experiment.toml", "# why?\nsystem = \"task-tracker\"\n[factors]\nusers = [1]\n");
+    write(resumed.path(), "results.jsonl", "");
+    let resumed = resumed.path().to_str().unwrap();
     for (arguments, expected) in [
         (&["run", "nothing-here.toml"][..], "scalelab list"),
         (&["run", "task-tracker/demo-local", "--duration", "soon"], "10s"),
+        (&["run", "task-tracker/demo-local", "--duration", "1500ms"], "whole seconds"),
         (&["run", "task-tracker/demo-local", "--deployment", "cloud"], "in-process"),
+        (&["run", "task-tracker/demo-local", "--slo", "quick"], "p95"),
+        (&["run", "--resume", "/nothing/here"], "no such folder"),
+        (&["run", "--resume", resumed, "--trials", "9"], "--trials cannot be changed"),
         (&["report", "/"], "no archive"),
         (&["report", "/nothing/here"], "no such folder"),
+        (&["compare", resumed, resumed], "no trial has ended"),
         (&["up", "nothing"], "scalelab list"),
-        (&["serve", "task-tracker", "nothing", "--config", "/dev/null"], ""),
+        (&["up", "task-tracker", "--arch", "soa"], "monolith, microservices"),
         (&["arch", "sweep", "--concurrency-levels", "0"], "from 1"),
     ] {
         let called = call(arguments);
-        assert!(matches!(called.code, Some(2 | 4)), "{arguments:?}: {:?} {}", called.code, called.stderr);
+        assert_eq!(called.code, Some(2), "{arguments:?}: {}", called.stderr);
         assert!(called.stderr.contains(expected), "{arguments:?}: {expected:?} is not in {:?}", called.stderr);
+    }
+}
+
+#[test]
+fn a_role_that_cannot_be_configured_says_so_and_ends() {
+    let folder = scratch();
+    let no_such_role = write(folder.path(), "a.json", r#"{"role":"nothing"}"#);
+    let no_secret = write(folder.path(), "b.json", r#"{"role":"monolith"}"#);
+    let no_json = write(folder.path(), "c.json", "role = monolith");
+    for (role, file, expected) in [
+        ("nothing", &no_such_role, "monolith, gateway"),
+        ("gateway", &no_secret, "the command line says"),
+        ("monolith", &no_secret, "secret"),
+        ("monolith", &no_json, "c.json"),
+    ] {
+        let called = call(&["serve", "task-tracker", role, "--config", file.to_str().unwrap()]);
+        assert_eq!(called.code, Some(4), "{role}: {}", called.stderr);
+        assert!(called.stderr.contains(expected), "{role}: {expected:?} is not in {:?}", called.stderr);
     }
 }
 

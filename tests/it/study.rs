@@ -60,6 +60,10 @@ fn results(archive: &Path) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+fn verdict(archive: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(archive.join("verdict.json")).unwrap()).unwrap()
+}
+
 fn has_everything(archive: &Path, trials: usize) {
     assert_eq!(results(archive).len(), trials);
     for name in [
@@ -140,9 +144,11 @@ fn a_killed_lab_leaves_an_archive_that_can_be_drawn_and_finished_and_no_process(
     let archive = out.join("latest");
     let drawn = call(&["report", archive.to_str().unwrap()]);
     assert_eq!(drawn.code, Some(0), "{}", drawn.stderr);
+    assert_eq!(verdict(&archive)["verdict"], "unknown", "trials are missing: {}", verdict(&archive));
     let finished = call(&["run", "--resume", archive.to_str().unwrap()]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     has_everything(&archive, 8);
+    assert_eq!(verdict(&archive)["verdict"], "pass", "{}", verdict(&archive));
 }
 
 #[test]
@@ -228,6 +234,26 @@ fn a_search_brackets_the_capacity_and_its_trials_are_its_plan() {
     let summary: serde_json::Value =
         serde_json::from_slice(&std::fs::read(archive.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["search"]["brackets"][0]["pass"], 4, "{}", summary["search"]);
+}
+
+#[test]
+fn several_generators_share_the_users_and_their_measurements_merge() {
+    let folder = scratch();
+    let text =
+        SMALL.replace("\"monolith\", \"microservices\"", "\"monolith\"").replace("users = [2, 4]", "users = [6]");
+    let file = write(folder.path(), "shared.toml", &text.replace("trials = 2", "trials = 1"));
+    let out = folder.path().join("runs");
+    let called = call(&["run", file.to_str().unwrap(), "--load-workers", "2", "--out", out.to_str().unwrap()]);
+    assert_eq!(called.code, Some(0), "{}\n{}", called.stdout, called.stderr);
+    let trial = &results(&out.join("latest"))[0];
+    let replicas = trial["replicas"].as_array().unwrap().iter();
+    assert_eq!(replicas.filter(|replica| replica["role"] == "load").count(), 2, "{}", trial["replicas"]);
+    let history = std::fs::read_to_string(
+        out.join("latest/trials").join(trial["name"].as_str().unwrap()).join("stats_history.csv"),
+    );
+    let history = history.unwrap();
+    let users: Vec<_> = history.lines().skip(1).filter_map(|row| row.split(',').nth(1)).collect();
+    assert!(users.contains(&"6"), "three users of each generator: {history}");
 }
 
 #[test]

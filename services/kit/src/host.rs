@@ -80,6 +80,7 @@ fn host_process(find: impl Fn(&str) -> anyhow::Result<Role>, source: ConfigSourc
         }
     };
     let role = find(&config.role)?;
+    raise_open_files();
     let admin_listener = bind(config.admin_bind, "admin_bind")?;
     let admin_addr = admin_listener.local_addr()?;
     let token = config.admin_token.clone();
@@ -220,6 +221,16 @@ fn run_on_own_runtime(role: Role, env: Env, prefix: &str, cpus: usize) -> anyhow
     });
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
+}
+
+/// Raises this process's limit of open files to what it may have: every connection is one, and the usual limit is 1024.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where it is refused, whoever needs more says so when it does.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
 }
 
 /// Makes this thread give way to the role's own on the CPU they share: encoding a second of histograms takes

@@ -221,8 +221,17 @@ impl State {
     }
 
     fn open(&self) -> Vec<OpsRecord> {
-        let records = self.seconds.iter().flat_map(|second| second.kinds.iter().flatten());
-        records.map(|record| record.counts_so_far()).collect()
+        let mut records = Vec::new();
+        for (index, second) in self.seconds.iter().enumerate() {
+            let before = records.len();
+            records.extend(second.kinds.iter().flatten().map(|record| record.counts_so_far()));
+            if records.len() == before && second.under_way > 0 {
+                // Nothing has ended yet: a record without a kind says that the second is open.
+                let second = self.first + u32::try_from(index).unwrap_or(u32::MAX);
+                records.push(OpsRecord { second, open: true, ..OpsRecord::default() });
+            }
+        }
+        records
     }
 
     fn recycle(&mut self, mut record: OpsRecord) {

@@ -192,11 +192,6 @@ impl Control {
         }
     }
 
-    /// Whether the stop signal was given.
-    pub fn is_stopped(&self) -> bool {
-        *self.0.stop.borrow()
-    }
-
     /// Gives the start signal.
     pub fn start(&self, at_ns: u64) {
         self.0.start.send_replace(Some(at_ns));

@@ -33,9 +33,4 @@ impl Shutdown {
     pub async fn requested(&self) {
         let _ = self.0.clone().wait_for(|stop| *stop).await;
     }
-
-    /// Whether stopping was asked for.
-    pub fn is_requested(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
-    }
 }

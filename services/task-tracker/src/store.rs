@@ -5,7 +5,6 @@
 //! SQLite in WAL mode has one writer and any number of readers, so there is one connection that writes and a few that
 //! read. A connection that waits for the file's lock then never keeps a reader waiting.
 
-use std::borrow::Cow;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -99,7 +98,7 @@ impl Store {
             Ok(opened) => opened,
             Err(_) => Err(anyhow::anyhow!("no answer in {} s", (OPENING + WAIT).as_secs())),
         }
-        .with_context(|| format!("role {} cannot use its database {}", env.config.role, redacted(url)))
+        .with_context(|| format!("role {} cannot use its database {}", env.config.role, kit::redacted(url)))
     }
 
     /// Whether the database answers.
@@ -227,33 +226,4 @@ fn with_others_ignored(migrator: &Migrator) -> Migrator {
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true);
     migrator
-}
-
-/// A database URL without its password, for messages.
-pub fn redacted(url: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
-    // A password may hold an `@`, a host not.
-    let Some((user, host)) = rest.rsplit_once('@') else { return url.into() };
-    match user.split_once(':') {
-        Some((name, _)) => format!("{scheme}://{name}:***@{host}").into(),
-        None => url.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_never_shows_in_a_message() {
-        for (url, shown) in [
-            ("sqlite:/data/app.db", "sqlite:/data/app.db"),
-            ("postgres://host/app", "postgres://host/app"),
-            ("postgres://me@host/app", "postgres://me@host/app"),
-            ("postgres://me:secret@host:5432/app", "postgres://me:***@host:5432/app"),
-            ("postgres://me:p@ss:w@host/app", "postgres://me:***@host/app"),
-        ] {
-            assert_eq!(redacted(url), shown);
-        }
-    }
 }
