@@ -27,7 +27,7 @@ fn the_report_draws_its_figures_in_a_browser_without_a_network_and_without_an_er
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr", "--v=0"])
         .arg(format!("--user-data-dir={}", profile.display()))
-        .args(["--virtual-time-budget=10000", "--dump-dom"])
+        .args(["--virtual-time-budget=10000", "--window-size=1200,12000", "--dump-dom"])
         .arg(format!("file://{}", page.display()))
         .output()
         .expect("Chromium starts");

@@ -84,7 +84,9 @@ impl Admin {
 
     /// Operations after a sequence number, as newline-delimited JSON.
     pub fn ops(&self, after: u64) -> String {
-        self.recorder.after(after, self.clock.now_ns())
+        // Once everything has ended, the last second is over too.
+        let now_ns = if self.control.is_drained() { u64::MAX } else { self.clock.now_ns() };
+        self.recorder.after(after, now_ns)
     }
 
     /// Gauges after a sequence number, as newline-delimited JSON.
