@@ -41,6 +41,15 @@
     draw(entry.target.id);
   }), { rootMargin: "600px" });
   document.querySelectorAll("figure[id]").forEach((figure) => near.observe(figure));
+  // The rest follows one by one, so that nobody who scrolls fast waits.
+  const rest = [...figures.keys()];
+  const next = () => {
+    const id = rest.find((id) => !drawn.has(id));
+    if (id === undefined) return;
+    draw(id);
+    if (drawn.has(id)) setTimeout(next, 50);
+  };
+  setTimeout(next, 300);
   dark.addEventListener("change", () => drawn.forEach(draw));
   addEventListener("beforeprint", () => figures.forEach((_, id) => draw(id)));
 })();

