@@ -30,8 +30,8 @@ fn errors(curves: &[&Curve], x: &str) -> Option<String> {
     let worst = |curve: &&Curve| {
         let cells = curve.cells.iter().filter_map(|cell| Some((rate(cell)?, cell)));
         let (percent, cell) = cells.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let place = if x.is_empty() { String::new() } else { format!(" at {} {x}", cell.x) };
-        Some(format!("{} % of {}{place}", three(percent), curve.label))
+        let place = if x.is_empty() { String::new() } else { format!(" at {}", words::levels(&[cell.x], x)) };
+        Some(format!("{} % of {}{place}", three(percent), Subject::of(&curve.label).name))
     };
     let told: Vec<String> = curves.iter().filter_map(worst).collect();
     (!told.is_empty()).then(|| format!("Operations that did not end well: {}", told.join(", ")))
@@ -46,29 +46,28 @@ fn invalid(study: &StudySummary) -> Option<String> {
 fn searched(search: &SearchSummary, find: Option<crate::experiment::Find>) -> String {
     let factor = &search.factor;
     let demand = find == Some(crate::experiment::Find::Demand);
+    let level = |level: i64| words::levels(&[level as f64], factor);
     let sentences = search.brackets.iter().map(|bracket| {
-        let who = &bracket.label;
+        let subject = Subject::of(&bracket.label);
+        let meets = format!("{} {} the objectives", subject.name, subject.verb("meets", "meet"));
         let doubt = match bracket.undecided.first() {
-            Some((level, why)) => format!(" ({level} {factor} could not be decided: {why})"),
+            Some((at, why)) => format!(" ({} could not be decided: {why})", level(*at)),
             None => String::new(),
         };
-        match (bracket.pass, bracket.fail, demand) {
+        let found = match (bracket.pass, bracket.fail, demand) {
             (Some(pass), Some(fail), false) => {
-                format!("{who} meets the objectives up to {pass} {factor} and fails at {fail}{doubt}")
+                format!("{meets} up to {} and {} at {fail}", level(pass), subject.verb("fails", "fail"))
             }
-            (Some(pass), None, false) => {
-                format!("{who} meets the objectives up to {pass} {factor}, and no tested level fails{doubt}")
-            }
+            (Some(pass), None, false) => format!("{meets} up to {}, and no tested level fails", level(pass)),
             (Some(pass), Some(fail), true) => {
-                format!("{who} needs {pass} {factor} to meet the objectives; {fail} are too few{doubt}")
+                format!("{meets} from {} on, and {} at {fail}", level(pass), subject.verb("fails", "fail"))
             }
-            (Some(pass), None, true) => {
-                format!("{who} meets the objectives with {pass} {factor}, and no tested level is too few{doubt}")
-            }
-            (None, ..) => format!("{who} meets the objectives at no tested level of {factor}{doubt}"),
-        }
+            (Some(pass), None, true) => format!("{meets} from {} on, and no tested level is too few", level(pass)),
+            (None, ..) => format!("{meets} at no tested level of {factor}"),
+        };
+        found + &doubt
     });
-    sentences.collect::<Vec<_>>().join("; ")
+    capital(&sentences.collect::<Vec<_>>().join("; "))
 }
 
 fn alone(curve: &Curve, x: &str) -> String {
@@ -82,24 +81,25 @@ fn alone(curve: &Curve, x: &str) -> String {
     if curve.cells.len() < 2 {
         return figures.replacen('g', "G", 1);
     }
+    let level = |level: f64| words::levels(&[level], x);
     match &curve.knee {
         Fitted::Fit(knee) if knee.saturated => format!(
-            "Goodput stops growing at about {} {x} (95 % interval {}–{}), at {}/s ({}–{}); at {} {x}: {figures}",
-            three(knee.n.estimate),
+            "Goodput stops growing at {} (95 % interval {}–{}), at {}/s ({}–{}); at {}: {figures}",
+            about(knee.n.estimate, x),
             three(knee.n.low),
             three(knee.n.high),
             three(knee.capacity.estimate),
             three(knee.capacity.low),
             three(knee.capacity.high),
-            last.x
+            level(last.x)
         ),
         _ if falls_behind(curve).is_some() => format!(
-            "At {} and more, more is offered than can be sent; at {}: {figures}",
-            words::levels(&[falls_behind(curve).unwrap_or(last.x)], x),
-            words::levels(&[last.x], x)
+            "From {} on, more is offered than can be sent; at {}: {figures}",
+            level(falls_behind(curve).unwrap_or(last.x)),
+            level(last.x)
         ),
-        Fitted::Fit(_) => format!("Up to {} {x} no saturation was observed: {figures}", last.x),
-        Fitted::None(_) => format!("At {} {x}: {figures}", last.x),
+        Fitted::Fit(_) => format!("Up to {} no saturation was observed: {figures}", level(last.x)),
+        Fitted::None(_) => format!("At {}: {figures}", level(last.x)),
     }
 }
 

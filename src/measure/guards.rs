@@ -218,3 +218,27 @@ fn too_few_ops(summary: &TrialSummary) -> Vec<Guard> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_touches_the_numbers_of_its_families_and_its_own_percentile() {
+        let of = |touched: &str| guard("some", &[touched], "", String::new(), "");
+        let cases = [
+            ("latency", "wait_p95_ms", true),
+            ("latency_p99", "latency_p99_ms", true),
+            ("latency_p99", "latency_p999_ms", false),
+            ("throughput", "goodput_rps", true),
+            ("goodput", "throughput_rps", false),
+            ("cpu", "rps_per_cpu_unit", true),
+            ("throughput", "rps_per_gb_mem", true),
+            ("memory", "rps_per_cpu_unit", false),
+            ("capacity", "goodput_rps", false),
+        ];
+        for (touched, key, expected) in cases {
+            assert_eq!(touches(&of(touched), key), expected, "{touched} {key}");
+        }
+    }
+}

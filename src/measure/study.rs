@@ -471,9 +471,31 @@ mod tests {
             [4, 16].map(|users| trial(&Made { users, errors: users as f64 / 8.0, ..Made::default() })).to_vec();
         trials.push(TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..trials[0].clone() });
         let answer = summarize_study(&experiment(Duration::ZERO), &trials).answer;
-        let end =
-            "Operations that did not end well: 2 % of monolith at 16 users. 1 of 3 trials are invalid and left out.";
+        let end = "Operations that did not end well: 2 % of the monolith at 16 users. 1 of 3 trials are invalid and left out.";
         assert!(answer.ends_with(end), "{answer}");
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_kept_is_no_growth() {
+        let mut experiment = experiment(Duration::ZERO);
+        experiment.factors = [("rate".to_owned(), [100, 200, 400].map(Level::Int).to_vec())].into();
+        let behind = Guard {
+            id: "saturated".to_owned(),
+            touches: ["throughput", "goodput", "capacity"].map(str::to_owned).to_vec(),
+            at: String::new(),
+            what: "60 % of the offered operations were sent".to_owned(),
+            advice: String::new(),
+        };
+        let at = |rate: i64| {
+            let mut made = trial(&Made { goodput: rate.min(240) as f64, ..Made::default() });
+            made.levels = Levels::from([("rate".to_owned(), Level::Int(rate))]);
+            made.guards.extend((rate == 400).then(|| behind.clone()));
+            made
+        };
+        let study = summarize_study(&experiment, &[100, 200, 400].map(at));
+        let start = "From 400 operations/s on, more is offered than can be sent; at 400 operations/s: goodput 240/s";
+        assert!(study.answer.starts_with(start), "{}", study.answer);
+        assert!(study.guards.iter().all(|guard| guard.id != "no-saturation"));
     }
 
     #[test]
@@ -621,7 +643,7 @@ mod tests {
         let trials: Vec<TrialSummary> =
             [1, 8, 64].map(|users| trial(&Made { users, p95: 10.0 * users as f64, ..Made::default() })).to_vec();
         let study = summarize_study(&experiment, &trials);
-        assert_eq!(study.answer, "monolith meets the objectives up to 8 users and fails at 64.");
+        assert_eq!(study.answer, "The monolith meets the objectives up to 8 users and fails at 64.");
         let verdict = judge(&experiment, &study, 0);
         assert_eq!(
             (verdict.verdict, verdict.why.as_str()),
