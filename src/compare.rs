@@ -1,15 +1,16 @@
 //! Two archives, cell by cell: what changed, by how much, and how sure that is. Pure.
 //!
-//! One rule: a change is called only when its interval, corrected for the number of cells looked at, says so; anything
-//! else is inconclusive, with the smallest change that would have been seen.
+//! One rule: a change is called only when its p-value, corrected for the number of cells looked at, says so; anything
+//! else is inconclusive, with the smallest change that would have been seen. Whether the second archive as a whole is
+//! worse is asked of all cells and metrics together, so that chance alone says so in at most one of twenty comparisons.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::Levels;
-use crate::measure::{CellSummary, Interval, TrialSummary, stats, study};
-use crate::verdict::{self, three};
+use crate::measure::{CellSummary, Interval, TrialSummary, guards, stats, study};
+use crate::verdict::three;
 
 /// A change below this share is not worth a word.
 pub const LEAST_EFFECT: f64 = 0.01;
@@ -55,6 +56,9 @@ pub struct Row {
     pub ratio: Option<Interval>,
     /// Two-sided p-value, corrected over the cells of this metric (Holm 1979).
     pub p: Option<f64>,
+    /// The same, corrected over all cells and metrics that could be tested.
+    #[serde(default)]
+    pub p_of_all: Option<f64>,
     /// What became of it.
     pub change: Change,
     /// The smallest relative change that these trials would have shown four times in five (two-sided, 5 %).
@@ -93,10 +97,17 @@ pub fn compare_with(a: &[TrialSummary], b: &[TrialSummary], least_effect: f64) -
     let mut rows = Vec::new();
     for (key, _, more_is_better) in METRICS {
         let mut of_metric: Vec<Row> = both().map(|(a, b)| row(key, a, b)).collect();
-        holm(&mut of_metric);
-        of_metric.iter_mut().for_each(|row| judge(row, more_is_better, least_effect));
+        let corrected = holm(&of_metric.iter().map(|row| row.p).collect::<Vec<_>>());
+        for (row, corrected) in of_metric.iter_mut().zip(corrected) {
+            // The one by itself, until all rows are there.
+            row.p_of_all = row.p;
+            row.p = corrected;
+            judge(row, more_is_better, least_effect);
+        }
         rows.extend(of_metric);
     }
+    let of_all = holm(&rows.iter().map(|row| row.p_of_all).collect::<Vec<_>>());
+    rows.iter_mut().zip(of_all).for_each(|(row, corrected)| row.p_of_all = corrected);
     Comparison { least_effect, rows, only_a: missing(&cells_a, &cells_b), only_b: missing(&cells_b, &cells_a) }
 }
 
@@ -123,7 +134,7 @@ fn row(key: &str, a: &CellSummary, b: &CellSummary) -> Row {
     let enough = one.mean.is_some() && other.mean.is_some();
     let log = if enough { stats::welch_log_ratio(&one.values, &other.values) } else { None };
     let ratio = log.map(|log| Interval { estimate: log.log.exp(), low: log.low().exp(), high: log.high().exp() });
-    let touched = a.guards.iter().chain(&b.guards).find(|guard| verdict::touches(guard, key));
+    let touched = a.guards.iter().chain(&b.guards).find(|guard| guards::touches(guard, key));
     let few = one.values.len().min(other.values.len()) < 2;
     let why = match (enough, few, touched) {
         (false, ..) => {
@@ -135,6 +146,9 @@ fn row(key: &str, a: &CellSummary, b: &CellSummary) -> Row {
     };
     let detectable =
         log.map(|log| (log.se * (stats::t_quantile(0.975, log.df) + stats::t_quantile(0.80, log.df))).exp() - 1.0);
+    // A rate that is zero on one side has no ratio; then the difference is tested. What cannot be called is no test.
+    let p = || log.map_or_else(|| stats::welch_p(&one.values, &other.values), |log| Some(log.p_value()));
+    let p = if why.is_none() { p() } else { None };
     Row {
         cell: words(&a.levels),
         levels: a.levels.clone(),
@@ -142,47 +156,46 @@ fn row(key: &str, a: &CellSummary, b: &CellSummary) -> Row {
         a: one.mean,
         b: other.mean,
         ratio,
-        p: log.map(|log| log.p_value()),
-        change: if log.is_none() && why.is_none() { apart(&one.values, &other.values) } else { Change::Inconclusive },
+        p,
+        p_of_all: None,
+        change: Change::Inconclusive,
         detectable,
         why,
     }
 }
 
-/// A rate that is zero on one side has no ratio; then the two t-intervals must lie apart. Only error rates get here,
-/// where more is worse.
-fn apart(a: &[f64], b: &[f64]) -> Change {
-    match (stats::t_interval(a), stats::t_interval(b)) {
-        (Some(a), Some(b)) if b.low > a.high => Change::Regressed,
-        (Some(a), Some(b)) if b.high < a.low => Change::Improved,
-        _ => Change::Inconclusive,
-    }
-}
-
 /// Holm's step-down correction of the p-values that are there.
-fn holm(rows: &mut [Row]) {
-    let mut order: Vec<usize> = (0..rows.len()).filter(|&place| rows[place].p.is_some()).collect();
-    order.sort_by(|&a, &b| rows[a].p.unwrap_or(1.0).total_cmp(&rows[b].p.unwrap_or(1.0)));
+fn holm(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let mut order: Vec<(usize, f64)> =
+        values.iter().enumerate().filter_map(|(place, p)| Some((place, (*p)?))).collect();
+    order.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut corrected = vec![None; values.len()];
     let mut floor = 0.0;
     let count = order.len();
-    for (rank, place) in order.into_iter().enumerate() {
-        floor = f64::max(floor, rows[place].p.unwrap_or(1.0) * (count - rank) as f64).min(1.0);
-        rows[place].p = Some(floor);
+    for (rank, (place, p)) in order.into_iter().enumerate() {
+        floor = f64::max(floor, p * (count - rank) as f64).min(1.0);
+        corrected[place] = Some(floor);
     }
+    corrected
 }
 
 fn judge(row: &mut Row, more_is_better: bool, least_effect: f64) {
-    let (Some(ratio), Some(p), None) = (row.ratio, row.p, &row.why) else { return };
-    let sure = p < 0.05 && (ratio.low > 1.0 || ratio.high < 1.0);
-    if sure && (ratio.estimate - 1.0).abs() >= least_effect {
-        row.change = if (ratio.estimate > 1.0) == more_is_better { Change::Improved } else { Change::Regressed };
+    let (Some(a), Some(b), Some(p), None) = (row.a, row.b, row.p, &row.why) else { return };
+    let apart = row.ratio.is_none_or(|ratio| ratio.low > 1.0 || ratio.high < 1.0);
+    let large = row.ratio.is_none_or(|ratio| (ratio.estimate - 1.0).abs() >= least_effect);
+    if p < SURE && apart && large {
+        row.change = if (b > a) == more_is_better { Change::Improved } else { Change::Regressed };
     }
 }
 
+/// A p-value below this is sure.
+const SURE: f64 = 0.05;
+
 impl Comparison {
-    /// Whether any number is surely worse.
+    /// Whether any number is surely worse, at 5 % over all cells and metrics together: a gate that looks at many numbers
+    /// must not fall shut by the chance of one.
     pub fn regressed(&self) -> bool {
-        self.rows.iter().any(|row| row.change == Change::Regressed)
+        self.rows.iter().any(|row| row.change == Change::Regressed && among_all(row))
     }
 
     /// A table in plain text, and below it what only one archive has.
@@ -206,12 +219,20 @@ impl Comparison {
     }
 }
 
+/// What is said of a change that the gate does not count.
+const ONE_OF_MANY: &str = " (not sure among so many numbers)";
+
+/// Whether a change is sure even among all numbers that were compared.
+fn among_all(row: &Row) -> bool {
+    row.p_of_all.is_some_and(|p| p < SURE)
+}
+
 fn line(row: &Row) -> [String; 7] {
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), three);
     let metric = METRICS.iter().find(|(key, ..)| *key == row.metric).map_or(row.metric.as_str(), |(_, name, _)| name);
     let change = match (row.change, &row.why, row.detectable) {
-        (Change::Improved, ..) => "improved".to_owned(),
-        (Change::Regressed, ..) => "regressed".to_owned(),
+        (Change::Improved, ..) => format!("improved{}", if among_all(row) { "" } else { ONE_OF_MANY }),
+        (Change::Regressed, ..) => format!("regressed{}", if among_all(row) { "" } else { ONE_OF_MANY }),
         (Change::Inconclusive, Some(why), _) => format!("inconclusive: {why}"),
         (Change::Inconclusive, None, Some(share)) => format!("inconclusive (would show {} %)", three(100.0 * share)),
         (Change::Inconclusive, None, None) => "inconclusive".to_owned(),
@@ -278,6 +299,37 @@ mod tests {
         let comparison = compare(&sound, &broken);
         let row = of(&comparison, "error_rate");
         assert_eq!((row.change, row.ratio), (Change::Regressed, None));
+    }
+
+    #[test]
+    fn the_gate_is_rarely_shut_by_chance_alone() {
+        let mut rng = kit::rng(9, "test");
+        let mut archive = || -> Vec<TrialSummary> {
+            let cells = [10, 20, 40, 80].into_iter().flat_map(|users| [users; 3]);
+            cells
+                .map(|users| {
+                    let mut shake = |centre: f64| centre * (1.0 + 0.05 * stats::normal(&mut rng));
+                    let mut made = trial(&Made { users, p95: shake(20.0), goodput: shake(500.0), ..Made::default() });
+                    made.latency_p50_ms = Some(shake(10.0));
+                    made.latency_p99_ms = Some(shake(30.0));
+                    made
+                })
+                .collect()
+        };
+        let shut = (0..100).filter(|_| compare(&archive(), &archive()).regressed()).count();
+        // Half of the false changes would be improvements; 7 or more of 100 would be rarer than one in a hundred.
+        assert!(shut <= 6, "{shut} of 100");
+    }
+
+    #[test]
+    fn a_change_that_many_numbers_leave_unsure_is_told_and_does_not_shut_the_gate() {
+        let cells = |slower: f64| -> Vec<TrialSummary> {
+            let one = |users: i64, factor: f64| trials(users, [20.0, 20.8, 19.2].map(|p95| p95 * factor));
+            [one(10, slower), one(20, 1.0)].concat()
+        };
+        let comparison = compare(&cells(1.0), &cells(1.15));
+        assert_eq!(of(&comparison, "latency_p95_ms").change, Change::Regressed);
+        assert!(!comparison.regressed() && comparison.table().contains("regressed (not sure among so many numbers)"));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use crate::experiment::{Levels, LoadPlan, Trial};
 
 mod answer;
 pub mod crossover;
-pub mod efficiency;
 pub mod guards;
 pub mod knee;
 pub mod ops_log;
@@ -24,6 +23,7 @@ pub mod steady;
 pub mod study;
 mod trial;
 pub mod usl;
+mod words;
 
 pub use ops_log::OpsLog;
 pub use study::summarize_study;
@@ -105,11 +105,11 @@ pub struct Spread {
 /// A circumstance that touches numbers, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guard {
-    /// `generator-limited`, `client-bound`, `not-steady`, `no-saturation`, `baseline-unstable`, `replicas-unsampled`,
-    /// `too-few-ops`, `one-trial`, …
+    /// `generator-limited`, `client-bound`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
+    /// `no-saturation`, `replicas-unsampled`, `too-few-ops`, `one-trial`.
     pub id: String,
-    /// The numbers it touches: `throughput`, `latency`, `latency_p99`, `errors`, `cpu`, `memory`, `efficiency`,
-    /// `crossover`, `capacity`.
+    /// The numbers it touches: `throughput`, `goodput`, `latency`, `latency_p99`, `errors`, `cpu`, `memory`,
+    /// `efficiency`, `crossover`, `capacity`.
     pub touches: Vec<String>,
     /// Where: a trial's name, a cell, or empty for the whole study.
     pub at: String,
@@ -201,7 +201,8 @@ pub struct TrialSummary {
     pub measured_s: f64,
     /// Users, in a closed loop.
     pub users: Option<u32>,
-    /// Answered operations.
+    /// Operations that the system answered, whatever the answer; without those that were refused a connection or never
+    /// sent.
     pub throughput_rps: Option<f64>,
     /// Good operations.
     pub goodput_rps: Option<f64>,
@@ -264,7 +265,7 @@ pub struct TrialSummary {
     pub null_reasons: BTreeMap<String, String>,
 }
 
-/// A mean over independent trials, with its 95 % t-interval.
+/// A mean over independent trials, with its 95 % t-interval: of a duration on the log scale, where it never reaches zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean; none where nothing was measured.
@@ -293,7 +294,8 @@ pub struct CellSummary {
     /// Trials that do not.
     pub invalid: usize,
     /// By the key of [`TrialSummary`]: `throughput_rps`, `goodput_rps`, `latency_p95_ms`, `error_rate`,
-    /// `total_cpu_units`, `total_mem_gb`, `rps_per_cpu_unit`, `rps_per_gb_mem`, `wait_p95_ms`, `work_p95_ms`, …
+    /// `total_cpu_units`, `total_mem_gb`, `rps_per_cpu_unit`, `rps_per_gb_mem`, `wait_p95_ms`, `work_p95_ms`, …; also
+    /// `in_system`, the operations under way on average.
     pub metrics: BTreeMap<String, Estimate>,
     /// What touches these numbers.
     pub guards: Vec<Guard>,
@@ -342,7 +344,7 @@ pub struct Usl {
     pub lambda: Interval,
     /// Contention.
     pub sigma: Interval,
-    /// Coherency.
+    /// Coherency; 0 where the data do not support it, and then with the upper end that they do not rule out.
     pub kappa: Interval,
     /// The level of the peak; none when κ = 0.
     pub n_max: Option<Interval>,
@@ -383,6 +385,20 @@ pub struct Crossover {
     pub statement: String,
     /// Whether guards leave it undecided.
     pub unknown: Option<String>,
+    /// At each level compared, the curve that is shown to be better; none where no difference could be shown.
+    #[serde(default)]
+    pub shown: Vec<(f64, Option<String>)>,
+    /// Levels that were not compared, with the kind of guard that touches them.
+    #[serde(default)]
+    pub left_out: Vec<(f64, String)>,
+}
+
+impl Crossover {
+    /// How often the curve that is shown to be better changes along the x axis.
+    pub fn changes(&self) -> usize {
+        let leaders: Vec<&String> = self.shown.iter().filter_map(|(_, leader)| leader.as_ref()).collect();
+        leaders.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    }
 }
 
 /// What a search found.

@@ -186,7 +186,8 @@ pub fn report(archive: &Archive) -> anyhow::Result<(StudySummary, Verdict)> {
     let experiment = archive.experiment()?;
     let trials = archive.results()?;
     let study = measure::summarize_study(&experiment, &trials);
-    let verdict = verdict::judge(&experiment, &study);
+    let missing = archive.plan()?.len().saturating_sub(trials.len());
+    let verdict = verdict::judge(&experiment, &study, missing);
     archive.write_conclusions(&study, &verdict)?;
     with_input(archive, &study, &verdict, |input| {
         for file in report::render(input)? {

@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::Experiment;
-use crate::measure::{CellSummary, Guard, StudySummary, TrialSummary, study};
+use crate::experiment::{Experiment, Search};
+use crate::measure::{Bracket, CellSummary, Guard, StudySummary, TrialSummary, guards, search, study};
 
 /// One objective, as written: `p95 <= 250ms`.
 ///
@@ -173,8 +173,8 @@ pub enum Decision {
 /// Decides one objective for one cell.
 ///
 /// The interval decides, or the value where a single trial gives none. A number that is null, that a guard touches, or
-/// that too few operations stand behind, decides nothing; except that users who set the rate themselves
-/// (`client-bound`) cannot make it higher than the system allows, so a floor that was reached is reached.
+/// that too few operations stand behind, decides nothing; except where the guard says in which direction the number is
+/// wrong and the truth can only be further from the limit (see `stands`).
 pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
     let Some(estimate) = cell.metrics.get(&slo.key) else {
         return Decision::Unknown(format!("{} was not measured", slo.key));
@@ -185,10 +185,7 @@ pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
     };
     let (low, high) = (estimate.low.unwrap_or(mean), estimate.high.unwrap_or(mean));
     let met = (slo.op.met(low, slo.limit), slo.op.met(high, slo.limit));
-    let doubt = |guard: &&Guard| {
-        let floor_reached = met == (true, true) && !slo.op.wants_less();
-        touches(guard, &slo.key) && !(guard.id == "client-bound" && floor_reached)
-    };
+    let doubt = |guard: &&Guard| guards::touches(guard, &slo.key) && !stands(guard, slo, met);
     if let Some(guard) = cell.guards.iter().find(doubt) {
         return Decision::Unknown(format!("{}: {}", guard.id, guard.what));
     }
@@ -199,6 +196,17 @@ pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
         (true, true) => Decision::Pass,
         (false, false) => Decision::Fail,
         _ => Decision::Unknown(format!("the interval {} spans {}", shown(&slo.key, low, high), limit(slo))),
+    }
+}
+
+/// Whether a decision stands although a guard touches its number. Users who set the rate themselves cannot make it higher
+/// than the system allows, and a growing backlog makes it look lower: a floor that was reached is reached. Latencies
+/// without the operations that fared worst flatter: a ceiling that was missed is missed.
+fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
+    match guard.id.as_str() {
+        "client-bound" | "saturated" => met == (true, true) && !slo.op.wants_less(),
+        "not-sent" | "refusals-hide-latency" => met == (false, false) && slo.op.wants_less(),
+        _ => false,
     }
 }
 
@@ -216,22 +224,6 @@ pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
         }
     }
     whole
-}
-
-/// Whether a guard touches the number behind a key.
-pub(crate) fn touches(guard: &Guard, key: &str) -> bool {
-    let family = match key {
-        _ if key.ends_with("_ms") => "latency",
-        "error_rate" | "failed_rate" | "unknown_rate" | "wrong_rate" => "errors",
-        "throughput_rps" | "goodput_rps" | "offered_rps" => "throughput",
-        "total_cpu_units" => "cpu",
-        "total_mem_gb" => "memory",
-        _ => "efficiency",
-    };
-    let percentile = key.trim_end_matches("_ms").rsplit('_').next().filter(|_| family == "latency");
-    guard.touches.iter().any(|touched| {
-        touched == family || percentile.is_some_and(|name| touched.strip_prefix("latency_") == Some(name))
-    })
 }
 
 fn shown(key: &str, low: f64, high: f64) -> String {
@@ -268,7 +260,7 @@ pub enum Word {
     Pass,
     /// An objective is not met.
     Fail,
-    /// An objective cannot be decided, or a trial is invalid.
+    /// An objective cannot be decided, or a trial is invalid or missing.
     Unknown,
     /// Nothing was measured.
     None,
@@ -291,26 +283,29 @@ pub struct Verdict {
 }
 
 /// Judges a study: every objective at every cell, or, of a search, whether each curve has a level that meets them.
-pub fn judge(experiment: &Experiment, study: &StudySummary) -> Verdict {
+/// `missing` planned trials have not been run; what they would have said is unknown, unless something failed already.
+pub fn judge(experiment: &Experiment, study: &StudySummary, missing: usize) -> Verdict {
     let cells: Vec<(String, &CellSummary)> = study
         .curves
         .iter()
         .flat_map(|curve| curve.cells.iter().map(move |cell| (place(study.x.as_deref(), &curve.label, cell.x), cell)))
         .collect();
-    let decisions = match &study.search {
-        Some(search) => search.brackets.iter().map(|bracket| (bracket.label.clone(), of_bracket(bracket))).collect(),
-        None => each(&experiment.slo, &cells),
+    let decisions = match (&study.search, &experiment.search) {
+        (Some(found), Some(search)) => {
+            found.brackets.iter().map(|bracket| (bracket.label.clone(), of_bracket(search, bracket))).collect()
+        }
+        _ => each(&experiment.slo, &cells),
     };
     let invalid = cells.iter().map(|(_, cell)| cell.invalid).sum();
-    let any = cells.iter().any(|(_, cell)| cell.valid + cell.invalid > 0);
-    conclude(decisions, invalid, any, study.guards.clone())
+    let tried = cells.iter().map(|(_, cell)| cell.valid + cell.invalid).sum();
+    conclude(decisions, &Trials { tried, invalid, missing }, study.guards.clone())
 }
 
 /// Judges a single run, of which there is one value and no interval.
 pub fn judge_one(slos: &[Slo], trial: &TrialSummary) -> Verdict {
     let cell = study::cell(&[trial], 0.0, &trial.name);
     let cells = [(String::new(), &cell)];
-    conclude(each(slos, &cells), cell.invalid, true, trial.guards.clone())
+    conclude(each(slos, &cells), &Trials { tried: 1, invalid: cell.invalid, missing: 0 }, trial.guards.clone())
 }
 
 /// 0 when all is well, 1 when an objective failed, 3 when a trial is invalid or an objective could not be decided.
@@ -333,15 +328,35 @@ fn each(slos: &[Slo], cells: &[(String, &CellSummary)]) -> Vec<(String, Decision
     pairs.map(|(slo, place, cell)| (named(slo, place), decide(slo, cell))).collect()
 }
 
-fn of_bracket(bracket: &crate::measure::Bracket) -> Decision {
-    match (bracket.pass, bracket.fail, bracket.undecided.first()) {
-        (Some(_), Some(_), _) | (Some(_), None, None) => Decision::Pass,
-        (_, _, Some((level, why))) => Decision::Unknown(format!("level {level} could not be decided: {why}")),
-        (None, _, None) => Decision::Fail,
+fn of_bracket(search: &Search, bracket: &Bracket) -> Decision {
+    match (search::unsettled(search, bracket), bracket.pass) {
+        (Some(why), _) => Decision::Unknown(why),
+        (None, Some(_)) => Decision::Pass,
+        (None, None) => Decision::Fail,
     }
 }
 
-fn conclude(decisions: Vec<(String, Decision)>, invalid: usize, any: bool, guards: Vec<Guard>) -> Verdict {
+/// How many trials a verdict rests on.
+struct Trials {
+    tried: usize,
+    invalid: usize,
+    missing: usize,
+}
+
+impl Trials {
+    /// Why they are not all there, or not all of use.
+    fn doubts(&self) -> impl Iterator<Item = String> {
+        let planned = self.tried + self.missing;
+        let be = |count: usize| if count == 1 { "is" } else { "are" };
+        let missing = (self.missing > 0)
+            .then(|| format!("{} of {planned} planned trials {} missing", self.missing, be(self.missing)));
+        let invalid =
+            (self.invalid > 0).then(|| format!("{} of the trials {} invalid", self.invalid, be(self.invalid)));
+        missing.into_iter().chain(invalid)
+    }
+}
+
+fn conclude(decisions: Vec<(String, Decision)>, trials: &Trials, guards: Vec<Guard>) -> Verdict {
     let failed: Vec<String> =
         decisions.iter().filter(|(_, decision)| *decision == Decision::Fail).map(|(name, _)| name.clone()).collect();
     let undecided: Vec<(String, String)> = decisions
@@ -351,27 +366,22 @@ fn conclude(decisions: Vec<(String, Decision)>, invalid: usize, any: bool, guard
             Decision::Pass | Decision::Fail => None,
         })
         .collect();
-    let reasons = || undecided.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ");
-    let (verdict, which, why) = if !any {
+    let reasons: Vec<String> = undecided.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    let reasons = (!reasons.is_empty()).then(|| format!("could not be decided: {}", reasons.join("; ")));
+    let doubts: Vec<String> = reasons.into_iter().chain(trials.doubts()).collect();
+    let (verdict, which, why) = if trials.tried == 0 {
         (Word::None, Vec::new(), "nothing was measured".to_owned())
     } else if !failed.is_empty() {
         let why = format!("not met: {}", failed.join("; "));
         (Word::Fail, failed, why)
-    } else if !undecided.is_empty() {
-        let why = format!("could not be decided: {}", reasons());
-        (Word::Unknown, undecided.into_iter().map(|(name, _)| name).collect(), why)
-    } else if invalid > 0 {
-        (
-            Word::Unknown,
-            Vec::new(),
-            format!("{invalid} of the trials {} invalid", if invalid == 1 { "is" } else { "are" }),
-        )
+    } else if !doubts.is_empty() {
+        (Word::Unknown, undecided.into_iter().map(|(name, _)| name).collect(), doubts.join("; "))
     } else if decisions.is_empty() {
         (Word::Pass, Vec::new(), "no objective was stated, and every trial is valid".to_owned())
     } else {
         (Word::Pass, Vec::new(), "every objective is met".to_owned())
     };
-    Verdict { verdict, which, why, guards, invalid }
+    Verdict { verdict, which, why, guards, invalid: trials.invalid }
 }
 
 #[cfg(test)]
@@ -431,6 +441,22 @@ mod tests {
         {
             assert_eq!(three(value), text);
         }
+    }
+
+    #[test]
+    fn a_latency_without_the_refused_passes_nothing_and_fails_all_the_same() {
+        use crate::measure::samples::{op, record};
+        use kit::{OpsRecord, Outcome};
+        let mut record = record(1_000, 20);
+        let mut refused = OpsRecord { second: 5, kind: "GET /".to_owned(), ..OpsRecord::default() };
+        (0..640).for_each(|_| refused.record(&op(Outcome::Failed, 503, 1)));
+        record.ops = record.ops.iter().chain([refused]).collect();
+        let run = crate::measure::summarize_trial(&record);
+        let word = |text: &str| judge_one(&[parse(text).unwrap()], &run).verdict;
+        assert_eq!(
+            (word("p95 <= 100ms"), word("p95 <= 10ms"), word("p50 <= 100ms")),
+            (Word::Unknown, Word::Fail, Word::Pass)
+        );
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! One rule: it says no more than the intervals do, and says what cannot be concluded.
 
-use crate::measure::crossover::figure;
-use crate::measure::study::mean;
-use crate::measure::{CellSummary, Curve, Fitted, SearchSummary, StudySummary};
+use crate::measure::crossover::{about, figure};
+use crate::measure::study::{falls_behind, mean};
+use crate::measure::words::{self, Subject, capital};
+use crate::measure::{CellSummary, Crossover, Curve, Fitted, SearchSummary, StudySummary};
 use crate::verdict::three;
 
 /// A sentence or two that a stranger understands.
@@ -17,7 +18,7 @@ pub fn answer(study: &StudySummary, find: Option<crate::experiment::Find>) -> St
         (Some(search), _) => searched(search, find),
         (None, [one]) => alone(one, x),
         (None, [_, _]) if !study.crossovers.is_empty() => pair(study),
-        (None, several) => ranking(several, x),
+        (None, several) => among_several(study, several, x),
     };
     let notes = [errors(&measured, x), invalid(study)].into_iter().flatten();
     notes.fold(format!("{text}."), |text, note| format!("{text} {note}."))
@@ -29,8 +30,8 @@ fn errors(curves: &[&Curve], x: &str) -> Option<String> {
     let worst = |curve: &&Curve| {
         let cells = curve.cells.iter().filter_map(|cell| Some((rate(cell)?, cell)));
         let (percent, cell) = cells.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let place = if x.is_empty() { String::new() } else { format!(" at {} {x}", cell.x) };
-        Some(format!("{} % of {}{place}", three(percent), curve.label))
+        let place = if x.is_empty() { String::new() } else { format!(" at {}", words::levels(&[cell.x], x)) };
+        Some(format!("{} % of {}{place}", three(percent), Subject::of(&curve.label).name))
     };
     let told: Vec<String> = curves.iter().filter_map(worst).collect();
     (!told.is_empty()).then(|| format!("Operations that did not end well: {}", told.join(", ")))
@@ -45,29 +46,28 @@ fn invalid(study: &StudySummary) -> Option<String> {
 fn searched(search: &SearchSummary, find: Option<crate::experiment::Find>) -> String {
     let factor = &search.factor;
     let demand = find == Some(crate::experiment::Find::Demand);
+    let level = |level: i64| words::levels(&[level as f64], factor);
     let sentences = search.brackets.iter().map(|bracket| {
-        let who = &bracket.label;
+        let subject = Subject::of(&bracket.label);
+        let meets = format!("{} {} the objectives", subject.name, subject.verb("meets", "meet"));
         let doubt = match bracket.undecided.first() {
-            Some((level, why)) => format!(" ({level} {factor} could not be decided: {why})"),
+            Some((at, why)) => format!(" ({} could not be decided: {why})", level(*at)),
             None => String::new(),
         };
-        match (bracket.pass, bracket.fail, demand) {
+        let found = match (bracket.pass, bracket.fail, demand) {
             (Some(pass), Some(fail), false) => {
-                format!("{who} meets the objectives up to {pass} {factor} and fails at {fail}{doubt}")
+                format!("{meets} up to {} and {} at {fail}", level(pass), subject.verb("fails", "fail"))
             }
-            (Some(pass), None, false) => {
-                format!("{who} meets the objectives up to {pass} {factor}, and no tested level fails{doubt}")
-            }
+            (Some(pass), None, false) => format!("{meets} up to {}, and no tested level fails", level(pass)),
             (Some(pass), Some(fail), true) => {
-                format!("{who} needs {pass} {factor} to meet the objectives; {fail} are too few{doubt}")
+                format!("{meets} from {} on, and {} at {fail}", level(pass), subject.verb("fails", "fail"))
             }
-            (Some(pass), None, true) => {
-                format!("{who} meets the objectives with {pass} {factor}, and no tested level is too few{doubt}")
-            }
-            (None, ..) => format!("{who} meets the objectives at no tested level of {factor}{doubt}"),
-        }
+            (Some(pass), None, true) => format!("{meets} from {} on, and no tested level is too few", level(pass)),
+            (None, ..) => format!("{meets} at no tested level of {factor}"),
+        };
+        found + &doubt
     });
-    sentences.collect::<Vec<_>>().join("; ")
+    capital(&sentences.collect::<Vec<_>>().join("; "))
 }
 
 fn alone(curve: &Curve, x: &str) -> String {
@@ -81,19 +81,25 @@ fn alone(curve: &Curve, x: &str) -> String {
     if curve.cells.len() < 2 {
         return figures.replacen('g', "G", 1);
     }
+    let level = |level: f64| words::levels(&[level], x);
     match &curve.knee {
         Fitted::Fit(knee) if knee.saturated => format!(
-            "Goodput stops growing at about {} {x} (95 % interval {}–{}), at {}/s ({}–{}); at {} {x}: {figures}",
-            three(knee.n.estimate),
+            "Goodput stops growing at {} (95 % interval {}–{}), at {}/s ({}–{}); at {}: {figures}",
+            about(knee.n.estimate, x),
             three(knee.n.low),
             three(knee.n.high),
             three(knee.capacity.estimate),
             three(knee.capacity.low),
             three(knee.capacity.high),
-            last.x
+            level(last.x)
         ),
-        Fitted::Fit(_) => format!("Up to {} {x} no saturation was observed: {figures}", last.x),
-        Fitted::None(_) => format!("At {} {x}: {figures}", last.x),
+        _ if falls_behind(curve).is_some() => format!(
+            "From {} on, more is offered than can be sent; at {}: {figures}",
+            level(falls_behind(curve).unwrap_or(last.x)),
+            level(last.x)
+        ),
+        Fitted::Fit(_) => format!("Up to {} no saturation was observed: {figures}", level(last.x)),
+        Fitted::None(_) => format!("At {}: {figures}", level(last.x)),
     }
 }
 
@@ -102,19 +108,125 @@ fn pair(study: &StudySummary) -> String {
     let mut text = of("latency_p95_ms").map(|crossover| crossover.statement.clone()).unwrap_or_default();
     if let Some(goodput) = of("goodput_rps") {
         let and = if text.is_empty() { "" } else { ". " };
-        text += &format!("{and}{}", capital(&goodput.statement));
+        text += &format!("{and}{}", goodput.statement);
     }
     capital(&text)
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+/// Three curves or more: who is best at the highest level where all were compared, who overtakes whom, and what cannot
+/// be concluded, all of it from the comparisons of each two.
+fn among_several(study: &StudySummary, curves: &[&Curve], x: &str) -> String {
+    let of = |metric: &str| study.crossovers.iter().filter(|found| found.metric == metric).collect::<Vec<_>>();
+    let (p95, goodput) = (of("latency_p95_ms"), of("goodput_rps"));
+    let latency = ranked("latency_p95_ms", &p95, curves, x);
+    let sentences = [
+        Some(latency.unwrap_or_else(|| side_by_side(curves, x))),
+        overtaking(&p95, x),
+        doubts("latency_p95_ms", &p95, x),
+        ranked("goodput_rps", &goodput, curves, x),
+        doubts("goodput_rps", &goodput, x),
+    ];
+    sentences.into_iter().flatten().collect::<Vec<_>>().join(". ")
 }
 
-/// Several curves: their latencies at the largest level that all share. Nothing is claimed about their order beyond
-/// the intervals shown.
-fn ranking(curves: &[&Curve], x: &str) -> String {
+/// `At 128 users the monolith answers fastest: p95 1.5 ms (…) against 5 ms (…) of … and 13 ms (…) of …`; none where no
+/// level was compared between all of them.
+fn ranked(metric: &str, pairs: &[&Crossover], curves: &[&Curve], x: &str) -> Option<String> {
+    let at = pairs
+        .first()?
+        .shown
+        .iter()
+        .map(|(level, _)| *level)
+        .rfind(|level| pairs.iter().all(|pair| pair.shown.iter().any(|(other, _)| other == level)))?;
+    let value = |curve: &Curve| mean(curve.cells.iter().find(|cell| cell.x == at)?, metric);
+    let less_is_better = metric.ends_with("_ms");
+    let mut ordered: Vec<(&Curve, f64)> = curves.iter().filter_map(|curve| Some((*curve, value(curve)?))).collect();
+    ordered.sort_by(|a, b| if less_is_better { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) });
+    let told = |curve: &Curve| {
+        let cell = curve.cells.iter().find(|cell| cell.x == at)?;
+        Some(format!("{} of {}", figure(cell, metric), Subject::of(&curve.label).name))
+    };
+    let (best, rest) = ordered.split_first()?;
+    let first = curves.iter().find(|curve| curve.label == best.0.label)?;
+    let equals: Vec<String> = rest
+        .iter()
+        .filter(|(other, _)| !beats(pairs, &first.label, &other.label, at))
+        .map(|(other, _)| Subject::of(&other.label).name)
+        .collect();
+    let own = figure(first.cells.iter().find(|cell| cell.x == at)?, metric);
+    let others = words::list(&rest.iter().filter_map(|(curve, _)| told(curve)).collect::<Vec<_>>());
+    let subject = Subject::of(&first.label);
+    let (place, name) = (words::levels(&[at], x), words::name(metric));
+    Some(match (equals.as_slice(), less_is_better) {
+        ([], true) => format!(
+            "At {place} {} {} fastest: {name} {own} against {others}",
+            subject.name,
+            subject.verb("answers", "answer")
+        ),
+        ([], false) => {
+            format!("At {place} {} {} most: {name} {own} against {others}", subject.name, subject.verb("does", "do"))
+        }
+        (equals, _) => format!(
+            "At {place} {name} is {own} of {} against {others}; between {} and {} no difference could be shown",
+            subject.name,
+            subject.name,
+            words::list(equals)
+        ),
+    })
+}
+
+/// Whether one curve is shown to be better than another at a level.
+fn beats(pairs: &[&Crossover], one: &str, other: &str, at: f64) -> bool {
+    let of_both = |pair: &&&Crossover| (pair.a == one && pair.b == other) || (pair.a == other && pair.b == one);
+    let shown = pairs.iter().find(of_both).and_then(|pair| pair.shown.iter().find(|(level, _)| *level == at));
+    shown.is_some_and(|(_, leader)| leader.as_deref() == Some(one))
+}
+
+/// Who overtakes whom; none where nothing could be compared.
+fn overtaking(pairs: &[&Crossover], x: &str) -> Option<String> {
+    let compared: Vec<&&Crossover> = pairs.iter().filter(|pair| pair.unknown.is_none()).collect();
+    let told = |pair: &&&Crossover| {
+        let (one, other) = (Subject::of(&pair.a), Subject::of(&pair.b));
+        match (pair.at, pair.changes()) {
+            (Some(at), _) => Some(format!(
+                "{} {} {} at {} (95 % interval {}–{})",
+                other.name,
+                other.verb("overtakes", "overtake"),
+                one.name,
+                about(at.estimate, x),
+                three(at.low),
+                three(at.high)
+            )),
+            (None, 2..) => Some(format!("{} and {} change places more than once", one.name, other.name)),
+            (None, _) if pair.probability >= 0.5 && pair.shown.iter().any(|(_, leader)| leader.is_some()) => {
+                Some(format!("whether {} overtakes {} is too close to tell", other.name, one.name))
+            }
+            (None, _) => None,
+        }
+    };
+    let changes: Vec<String> = compared.iter().filter_map(told).collect();
+    match (compared.is_empty(), changes.as_slice()) {
+        (true, _) => None,
+        (false, []) => Some("None overtakes another in the tested range".to_owned()),
+        (false, changes) => Some(capital(&changes.join("; "))),
+    }
+}
+
+/// What leaves a metric undecided, once for all pairs.
+fn doubts(metric: &str, pairs: &[&Crossover], x: &str) -> Option<String> {
+    let mut left_out: Vec<(f64, String)> = pairs.iter().flat_map(|pair| pair.left_out.clone()).collect();
+    left_out.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let why = match left_out.is_empty() {
+        false => words::doubts(&left_out, x),
+        true => pairs.iter().find_map(|pair| pair.unknown.clone())?,
+    };
+    let some = pairs.iter().any(|pair| pair.unknown.is_none());
+    let what = capital(words::name(metric));
+    Some(format!("{what} cannot {}be compared: {why}", if some { "everywhere " } else { "" }))
+}
+
+/// The latencies at the largest level that all share, without a claim about their order.
+fn side_by_side(curves: &[&Curve], x: &str) -> String {
     let has = |curve: &Curve, at: f64| curve.cells.iter().any(|cell| cell.x == at && cell.valid > 0);
     let shared = curves[0].cells.iter().map(|cell| cell.x).rfind(|at| curves.iter().all(|curve| has(curve, *at)));
     let Some(at) = shared else {
@@ -125,6 +237,6 @@ fn ranking(curves: &[&Curve], x: &str) -> String {
         let (p95, goodput) = (figure(cell, "latency_p95_ms"), figure(cell, "goodput_rps"));
         Some(format!("{}: p95 {p95}, goodput {goodput}", curve.label))
     });
-    let place = if x.is_empty() { String::new() } else { format!("At {at} {x}, ") };
+    let place = if x.is_empty() { String::new() } else { format!("At {}, ", words::levels(&[at], x)) };
     capital(&format!("{place}{}", shown.collect::<Vec<_>>().join("; ")))
 }

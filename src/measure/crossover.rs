@@ -4,8 +4,9 @@
 //! "no difference could be shown" are answers.
 
 use crate::measure::study::mean;
-use crate::measure::{CellSummary, Crossover, Curve, Interval, stats};
-use crate::verdict::{self, three};
+use crate::measure::words::{self, Subject, capital, name};
+use crate::measure::{CellSummary, Crossover, Curve, Interval, guards, stats};
+use crate::verdict::three;
 
 /// Draws behind an interval; fewer in debug tests.
 const DRAWS: usize = if cfg!(test) { 1_000 } else { 4_000 };
@@ -105,7 +106,7 @@ pub fn crossover(metric: &str, a: &Curve, b: &Curve, x: &str, seed: u64) -> Cros
     let cells: Vec<(&CellSummary, &CellSummary)> =
         a.cells.iter().filter_map(|cell| Some((cell, b.cells.iter().find(|other| other.x == cell.x)?))).collect();
     let touched = |(a, b): &(&CellSummary, &CellSummary)| {
-        let guard = a.guards.iter().chain(&b.guards).find(|guard| verdict::touches(guard, metric))?;
+        let guard = a.guards.iter().chain(&b.guards).find(|guard| guards::touches(guard, metric))?;
         Some((a.x, guard.id.clone()))
     };
     let left_out: Vec<(f64, String)> = cells.iter().filter_map(touched).collect();
@@ -115,41 +116,26 @@ pub fn crossover(metric: &str, a: &Curve, b: &Curve, x: &str, seed: u64) -> Cros
     };
     let clear = cells.iter().filter(|pair| touched(pair).is_none());
     let pairs: Vec<Pair> = clear.filter_map(|(a, b)| Some(Pair { x: a.x, a: whole(a)?, b: whole(b)? })).collect();
-    let Some(difference) = Difference::of(&pairs) else {
-        return undecided(metric, a, b, x, why_not(&pairs, &left_out, x));
-    };
-    let mut rng = kit::rng(
-        seed,
-        &format!("crossover {metric} {} {}", a.label.as_str().min(&b.label), a.label.as_str().max(&b.label)),
-    );
-    let mut crossover = decided(metric, (a, b), x, &difference, &mut rng);
-    if !left_out.is_empty() {
-        crossover.statement += &format!(" (left out: {})", levels(&left_out, x));
-    }
-    crossover
-}
-
-/// `generator-limited at 4, 16 users; client-bound at 64 users`.
-fn levels(left_out: &[(f64, String)], x: &str) -> String {
-    let mut by_guard: Vec<(&str, Vec<String>)> = Vec::new();
-    for (level, id) in left_out {
-        match by_guard.iter_mut().find(|(guard, _)| guard == id) {
-            Some((_, levels)) => levels.push(level.to_string()),
-            None => by_guard.push((id, vec![level.to_string()])),
+    let found = match Difference::of(&pairs) {
+        Some(difference) => {
+            let (one, other) = (a.label.as_str().min(&b.label), a.label.as_str().max(&b.label));
+            let mut rng = kit::rng(seed, &format!("crossover {metric} {one} {other}"));
+            decided(metric, (a, b), x, &difference, &mut rng)
         }
-    }
-    let parts = by_guard.iter().map(|(id, levels)| format!("{id} at {} {x}", levels.join(", ")));
-    parts.collect::<Vec<_>>().join("; ")
+        None => undecided(metric, a, b, x, why_not(&pairs, &left_out, x)),
+    };
+    let without = match (&found.unknown, left_out.as_slice()) {
+        (Some(_), _) | (None, []) => String::new(),
+        (None, left_out) => format!(". Not compared: {}", words::doubts(left_out, x)),
+    };
+    Crossover { statement: found.statement + &without, left_out, ..found }
 }
 
 fn why_not(pairs: &[Pair], left_out: &[(f64, String)], x: &str) -> String {
-    if left_out.is_empty() { too_little(pairs) } else { levels(left_out, x) }
-}
-
-fn too_little(pairs: &[Pair]) -> String {
-    match pairs.len() {
-        0 | 1 => "the curves share fewer than two levels with this number".to_owned(),
-        _ => "each cell was tried once, so there is no spread to judge a difference by".to_owned(),
+    match (left_out, pairs.len()) {
+        ([_, ..], _) => words::doubts(left_out, x),
+        ([], 0 | 1) => "the curves share fewer than two levels with this number".to_owned(),
+        ([], _) => "each cell was tried once, so there is no spread to judge a difference by".to_owned(),
     }
 }
 
@@ -162,6 +148,8 @@ fn undecided(metric: &str, a: &Curve, b: &Curve, x: &str, why: String) -> Crosso
         probability: 0.0,
         statement: inconclusive(metric, a, b, x, &why),
         unknown: Some(why),
+        shown: Vec::new(),
+        left_out: Vec::new(),
     }
 }
 
@@ -173,36 +161,36 @@ fn decided(metric: &str, (a, b): (&Curve, &Curve), x: &str, difference: &Differe
     let start = if leads != 0 { f64::from(leads) } else { difference.d[0].signum() };
     let (first, second) = if start * f64::from(a_better) >= 0.0 { (a, b) } else { (b, a) };
     let (place, probability) = difference.crossing(start, rng);
-    let overtaken = leads != 0 && shown.iter().skip_while(|sign| **sign != leads).any(|sign| *sign == -leads);
-    let at = place.filter(|_| overtaken && probability >= 0.5);
-    let statement = match at {
-        Some(at) => overtakes(metric, first, second, x, at),
-        None if leads != 0 => leader(metric, first, second, x, difference, &shown, probability),
-        None => no_difference(metric, first, second, x, difference),
+    let leader = |sign: &i8| (*sign != 0).then(|| if *sign == a_better { a.label.clone() } else { b.label.clone() });
+    let found = Crossover {
+        metric: metric.to_owned(),
+        a: first.label.clone(),
+        b: second.label.clone(),
+        at: None,
+        probability,
+        statement: String::new(),
+        unknown: None,
+        shown: difference.x.iter().copied().zip(shown.iter().map(leader)).collect(),
+        left_out: Vec::new(),
     };
-    let metric = metric.to_owned();
-    Crossover { metric, a: first.label.clone(), b: second.label.clone(), at, probability, statement, unknown: None }
+    // More than one change has no single place, and "beyond" would be wrong.
+    let at = place.filter(|_| found.changes() == 1 && probability >= 0.5);
+    let statement = match (at, leads, found.changes()) {
+        (Some(at), ..) => overtakes(metric, first, second, x, at),
+        (None, 0, _) => no_difference(metric, first, second, x, difference),
+        (None, _, 0) => leader_of_all(&found, (first, second), x),
+        (None, ..) => ranges(&found, (first, second), x),
+    };
+    Crossover { at, statement, ..found }
 }
 
 /// What was measured at the last level both curves have is said all the same, without a claim.
 fn inconclusive(metric: &str, a: &Curve, b: &Curve, x: &str, why: &str) -> String {
     let shared = a.cells.iter().rfind(|cell| b.cells.iter().any(|other| other.x == cell.x));
     let figures = shared.and_then(|cell| against(metric, a, b, x, cell.x));
-    let measured = figures.map(|figures| format!("; measured: {figures}")).unwrap_or_default();
-    format!("in {} nothing can be concluded about {} and {} ({why}){measured}", name(metric), a.label, b.label)
-}
-
-fn name(metric: &str) -> String {
-    match metric {
-        "goodput_rps" => "goodput".to_owned(),
-        "throughput_rps" => "throughput".to_owned(),
-        "latency_avg_ms" => "mean latency".to_owned(),
-        _ => metric.trim_start_matches("latency_").trim_end_matches("_ms").to_owned(),
-    }
-}
-
-fn verb(metric: &str) -> &'static str {
-    if metric.ends_with("_ms") { "answers faster" } else { "does more" }
+    let measured = figures.map(|figures| format!(". Measured: {figures}")).unwrap_or_default();
+    let (one, other) = (Subject::of(&a.label), Subject::of(&b.label));
+    format!("{} of {} and {} cannot be compared: {why}{measured}", capital(name(metric)), one.name, other.name)
 }
 
 /// `12 ms (11–13)`, or without an interval where there is none.
@@ -220,61 +208,96 @@ pub(crate) fn figure(cell: &CellSummary, metric: &str) -> String {
     }
 }
 
+/// `p95 12 ms (11–13) against 31 ms (30–32) at 128 users`.
 fn against(metric: &str, first: &Curve, second: &Curve, x: &str, at: f64) -> Option<String> {
     let at_x = |curve: &Curve| curve.cells.iter().find(|cell| cell.x == at).cloned();
     let (one, other) = (at_x(first)?, at_x(second)?);
-    let (low, high) = (mean(&one, metric)?, mean(&other, metric)?);
-    let ratio = f64::max(low, high) / f64::min(low, high);
+    mean(&one, metric).and(mean(&other, metric))?;
     let (one, other) = (figure(&one, metric), figure(&other, metric));
-    Some(format!("{} {one} against {other} (× {}) at {at} {x}", name(metric), three(ratio)))
+    Some(format!("{} {one} against {other} at {}", name(metric), words::levels(&[at], x)))
+}
+
+/// The same with how many times one is the other; for differences that were shown.
+fn by_factor(metric: &str, first: &Curve, second: &Curve, x: &str, at: f64) -> String {
+    let value = |curve: &Curve| mean(curve.cells.iter().find(|cell| cell.x == at)?, metric);
+    let ratio = value(first).zip(value(second)).map_or(f64::NAN, |(one, other)| one.max(other) / one.min(other));
+    let factor = if ratio.is_finite() { format!(", a factor of {}", three(ratio)) } else { String::new() };
+    against(metric, first, second, x, at).unwrap_or_default() + &factor
 }
 
 fn overtakes(metric: &str, first: &Curve, second: &Curve, x: &str, at: Interval) -> String {
-    let range = format!("{} {x} (95 % interval {}–{})", three(at.estimate), three(at.low), three(at.high));
+    let range = format!("{} (95 % interval {}–{})", about(at.estimate, x), three(at.low), three(at.high));
     let levels = || first.cells.iter().map(|cell| cell.x);
     let far = levels().rfind(|x| *x > at.high).or_else(|| levels().next_back()).unwrap_or(at.high);
-    let figures = against(metric, second, first, x, far).unwrap_or_default();
-    format!("{} {} up to about {range}, {} beyond: {figures}", first.label, verb(metric), second.label)
+    let figures = by_factor(metric, second, first, x, far);
+    let (one, other) = (Subject::of(&first.label), Subject::of(&second.label));
+    format!("{} up to {range}, {} beyond: {figures}", capital(&one.is_better(metric)), other.name)
 }
 
-fn leader(
-    metric: &str,
-    first: &Curve,
-    second: &Curve,
-    x: &str,
-    d: &Difference,
-    shown: &[i8],
-    probability: f64,
-) -> String {
-    let last = shown.iter().rposition(|sign| *sign != 0).map_or(d.x[0], |place| d.x[place]);
-    let where_shown: Vec<String> =
-        d.x.iter().zip(shown).filter(|(_, sign)| **sign != 0).map(|(level, _)| level.to_string()).collect();
-    let everywhere = where_shown.len() == d.x.len();
-    let start = if everywhere { format!("Up to {last} {x}") } else { format!("At {} {x}", where_shown.join(", ")) };
-    let figures = against(metric, first, second, x, last).unwrap_or_default();
-    let end = match (everywhere, probability < 0.5) {
-        (true, true) => format!("{} does not overtake it in the tested range", second.label),
-        (false, true) => format!(
-            "at the other levels no difference could be shown, and {} does not overtake it in the tested range",
-            second.label
-        ),
+/// `about 20 users`.
+pub(crate) fn about(estimate: f64, x: &str) -> String {
+    match x {
+        "rate" => format!("about {} operations/s", three(estimate)),
+        _ => format!("about {} {x}", three(estimate)),
+    }
+}
+
+/// The levels at which a curve is shown to be better.
+fn led_by(found: &Crossover, label: &str) -> Vec<f64> {
+    found.shown.iter().filter(|(_, leader)| leader.as_deref() == Some(label)).map(|(x, _)| *x).collect()
+}
+
+fn leader_of_all(found: &Crossover, (first, second): (&Curve, &Curve), x: &str) -> String {
+    let led = led_by(found, &first.label);
+    let last = led.last().copied().unwrap_or_default();
+    let everywhere = led.len() == found.shown.len();
+    let place = match (everywhere, led.first()) {
+        (true, Some(from)) => format!("From {from} to {}", words::levels(&[last], x)),
+        _ => format!("At {}", words::levels(&led, x)),
+    };
+    let other = Subject::of(&second.label);
+    let never = format!("{} {} not overtake it in the tested range", other.name, other.verb("does", "do"));
+    let end = match (everywhere, found.probability < 0.5) {
+        (true, true) => never,
+        (false, true) => format!("at the other levels no difference could be shown, and {never}"),
         (_, false) => format!(
-            "at the other levels the two are too close to tell whether {} overtakes it (probability {})",
-            second.label,
-            three(probability)
+            "at the other levels the two are too close to tell whether {} {} it (probability {})",
+            other.name,
+            other.verb("overtakes", "overtake"),
+            three(found.probability)
         ),
     };
-    format!("{start}, {} {}: {figures}; {end}", first.label, verb(metric))
+    let figures = by_factor(&found.metric, first, second, x, last);
+    format!("{place} {}: {figures}; {end}", Subject::of(&first.label).is_better(&found.metric))
+}
+
+/// Each curve with the levels at which it is better.
+fn ranges(found: &Crossover, (first, second): (&Curve, &Curve), x: &str) -> String {
+    let (one, other) = (Subject::of(&first.label), Subject::of(&second.label));
+    let of = |curve: &Curve| words::levels(&led_by(found, &curve.label), x);
+    let open: Vec<f64> = found.shown.iter().filter(|(_, leader)| leader.is_none()).map(|(level, _)| *level).collect();
+    let rest = match open.as_slice() {
+        [] => String::new(),
+        open => format!("; at {} no difference could be shown", words::levels(open, x)),
+    };
+    format!(
+        "{} at {}; {} at {}{rest}",
+        capital(&one.is_better(&found.metric)),
+        of(first),
+        other.is_better(&found.metric),
+        of(second)
+    )
 }
 
 fn no_difference(metric: &str, first: &Curve, second: &Curve, x: &str, d: &Difference) -> String {
     let (from, to) = (d.x[0], d.x[d.x.len() - 1]);
     let figures = against(metric, first, second, x, to).unwrap_or_default();
     format!(
-        "From {from} to {to} {x}, no difference in {} between {} and {} could be shown: {figures}",
+        "From {from} to {} no difference in {} between {} and {} could be shown: {figures}",
+        words::levels(&[to], x),
         name(metric),
-        first.label,
-        second.label
+        Subject::of(&first.label).name,
+        Subject::of(&second.label).name
     )
 }
 
@@ -302,6 +325,43 @@ mod tests {
         let covered = covered.count();
         // 95 % of 60 is 57; 51 or fewer would be rarer than one in a hundred.
         assert!(covered >= 52, "{covered} of 60 intervals cover {truth}");
+    }
+
+    fn curve(label: &str, p95: [f64; 4]) -> Curve {
+        use crate::experiment::Levels;
+        use crate::measure::Fitted;
+        use crate::measure::samples::{Made, trial};
+        let cell = |(x, p95): (f64, f64)| {
+            let trials = [0.98, 1.0, 1.02].map(|shake| trial(&Made { p95: p95 * shake, ..Made::default() }));
+            crate::measure::study::cell(&trials.iter().collect::<Vec<_>>(), x, "")
+        };
+        Curve {
+            label: label.to_owned(),
+            levels: Levels::new(),
+            cells: [4.0, 16.0, 64.0, 128.0].into_iter().zip(p95).map(cell).collect(),
+            usl: Fitted::None(String::new()),
+            knee: Fitted::None(String::new()),
+        }
+    }
+
+    #[test]
+    fn curves_that_change_places_twice_are_told_by_their_ranges() {
+        let (a, b) = (curve("monolith", [10.0, 10.0, 10.0, 10.0]), curve("microservices", [20.0, 5.0, 5.0, 20.0]));
+        let found = crossover("latency_p95_ms", &a, &b, "users", 1);
+        assert_eq!((found.at, found.changes()), (None, 2));
+        assert_eq!(
+            found.statement,
+            "The monolith answers faster at 4 and 128 users; microservices answer faster at 16 and 64 users"
+        );
+    }
+
+    #[test]
+    fn curves_that_change_places_once_are_told_by_the_place() {
+        let (a, b) = (curve("monolith", [5.0, 10.0, 20.0, 40.0]), curve("microservices", [14.0; 4]));
+        let found = crossover("latency_p95_ms", &a, &b, "users", 1);
+        assert_eq!(found.changes(), 1);
+        assert!(found.at.is_some_and(|at| at.low > 16.0 && at.high < 64.0), "{found:?}");
+        assert!(found.statement.contains(", microservices beyond: p95 14 ms"), "{}", found.statement);
     }
 
     #[test]

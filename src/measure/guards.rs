@@ -3,8 +3,10 @@
 //! One rule: a guard annotates; it never changes a number. Who rests a claim on the number looks at what it touches.
 
 use crate::experiment::LoadPlan;
+use crate::load::driver::NOT_SENT;
 use crate::measure::trial::{gauge, rates_in_window};
 use crate::measure::{Guard, Participant, TrialRecord, TrialSummary, stats, steady};
+use crate::verdict::three;
 
 /// The percentiles that a trial publishes, with the operations each needs: 10/(1 − p).
 pub const PERCENTILES: [(&str, u64); 5] = [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1_000), ("p999", 10_000)];
@@ -12,10 +14,41 @@ pub const PERCENTILES: [(&str, u64); 5] = [("p50", 20), ("p90", 100), ("p95", 20
 /// A generator thread busier than this share of a CPU is no longer a measuring device.
 const BUSY: f64 = 0.8;
 
-/// The guards of one trial: `generator-limited`, `not-steady`, `replicas-unsampled`, `too-few-ops`.
+/// An open loop that sends less than this share of what it offers is loaded beyond what the system does.
+const KEEPS_UP: f64 = 0.95;
+
+/// The names by which guards touch the number behind a key; percentiles also answer to their own, see [`touches`].
+fn families(key: &str) -> &'static [&'static str] {
+    match key {
+        "in_system" => &["throughput", "latency"],
+        "error_rate" | "failed_rate" | "unknown_rate" | "wrong_rate" => &["errors"],
+        "throughput_rps" | "offered_rps" => &["throughput"],
+        "goodput_rps" => &["throughput", "goodput"],
+        "total_cpu_units" => &["cpu"],
+        "total_mem_gb" => &["memory"],
+        "rps_per_cpu_unit" => &["efficiency", "cpu", "throughput", "goodput"],
+        "rps_per_gb_mem" => &["efficiency", "memory", "throughput", "goodput"],
+        _ if key.ends_with("_ms") => &["latency"],
+        _ => &[],
+    }
+}
+
+/// Whether a guard touches the number behind a key: the only place that knows, so that verdicts, figures and tables
+/// agree.
+pub fn touches(guard: &Guard, key: &str) -> bool {
+    let percentile = key.strip_suffix("_ms").and_then(|key| key.rsplit('_').next());
+    let own = |touched: &str| percentile.is_some_and(|name| touched.strip_prefix("latency_") == Some(name));
+    guard.touches.iter().any(|touched| families(key).contains(&touched.as_str()) || own(touched))
+}
+
+/// The guards of one trial: `generator-limited`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
+/// `replicas-unsampled`, `too-few-ops`.
 pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
     let mut guards = Vec::new();
     guards.extend(generator_limited(record, summary));
+    guards.extend(not_sent(summary));
+    guards.extend(saturated(record, summary));
+    guards.extend(refusals_hide_latency(summary));
     guards.extend(not_steady(record, summary));
     guards.extend(replicas_unsampled(record, summary));
     guards.extend(too_few_ops(summary));
@@ -92,6 +125,52 @@ fn mean_busy(record: &TrialRecord, who: &Participant) -> Option<f64> {
     stats::mean(&samples.into_iter().map(|(_, share)| share).collect::<Vec<_>>())
 }
 
+/// Operations of the window that were due and never sent.
+fn unsent(summary: &TrialSummary) -> u64 {
+    summary.kinds.iter().filter_map(|kind| kind.errors.get(NOT_SENT)).sum()
+}
+
+/// They waited longest of all and have no latency, so that what the others waited flatters.
+fn not_sent(summary: &TrialSummary) -> Option<Guard> {
+    let unsent = unsent(summary);
+    let what = format!("{unsent} of {} requests that were due were never sent", summary.total_requests);
+    let advice = "offer less, or give the generator more connections: \
+                  the latency shown is of those that were sent";
+    (unsent > 0).then(|| guard("not-sent", &["latency"], &summary.name, what, advice))
+}
+
+/// Operations count in the second they were intended for. While a backlog grows, those that the system answers in a
+/// window were partly intended before it, and its rate in the window is understated.
+fn saturated(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let LoadPlan::Open { .. } = record.load else { return None };
+    let offered = summary.total_requests as f64;
+    let share = (offered - unsent(summary) as f64) / offered;
+    let what = format!("{} % of the offered operations were sent", three(100.0 * share));
+    let advice = "offer less than the system can do, or search for its capacity with a closed loop";
+    (share < KEEPS_UP).then(|| guard("saturated", &["throughput", "goodput", "capacity"], &summary.name, what, advice))
+}
+
+/// A percentile is of the operations that did not fail. When more failed than lie above it, nobody knows the
+/// percentile of all: the time to a refusal is not the time to an answer.
+fn refusals_hide_latency(summary: &TrialSummary) -> Option<Guard> {
+    if summary.latency_count == 0 {
+        return None;
+    }
+    // What was never sent has its own guard.
+    let refused = summary.failed.saturating_sub(unsent(summary));
+    let hidden = |needed: u64| 10 * summary.total_requests < refused * needed;
+    let touched: Vec<String> =
+        PERCENTILES.iter().filter(|(_, needed)| hidden(*needed)).map(|(name, _)| format!("latency_{name}")).collect();
+    if touched.is_empty() {
+        return None;
+    }
+    let share = 100.0 * refused as f64 / summary.total_requests as f64;
+    let what = format!("{} % of the operations were refused or broke", three(share));
+    let advice = "look at the errors first: a latency without the refused operations is not that of all";
+    let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
+    Some(guard("refusals-hide-latency", &touched, &summary.name, what, advice))
+}
+
 /// In a closed loop the rate tells whether the system is level. In an open loop the schedule sets the rate, and a system
 /// that falls behind shows in its latency.
 fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
@@ -138,4 +217,28 @@ fn too_few_ops(summary: &TrialSummary) -> Vec<Guard> {
         )
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_touches_the_numbers_of_its_families_and_its_own_percentile() {
+        let of = |touched: &str| guard("some", &[touched], "", String::new(), "");
+        let cases = [
+            ("latency", "wait_p95_ms", true),
+            ("latency_p99", "latency_p99_ms", true),
+            ("latency_p99", "latency_p999_ms", false),
+            ("throughput", "goodput_rps", true),
+            ("goodput", "throughput_rps", false),
+            ("cpu", "rps_per_cpu_unit", true),
+            ("throughput", "rps_per_gb_mem", true),
+            ("memory", "rps_per_cpu_unit", false),
+            ("capacity", "goodput_rps", false),
+        ];
+        for (touched, key, expected) in cases {
+            assert_eq!(touches(&of(touched), key), expected, "{touched} {key}");
+        }
+    }
 }

@@ -53,7 +53,8 @@ pub fn summarize(levels: &[Level], seed: u64, draws: usize) -> Result<Knee, Stri
     if usable.len() < 3 {
         return Err(format!("it needs three levels with valid trials, and there are {}", usable.len()));
     }
-    let (cv, df) = pooled(&usable).ok_or("each level was tried once, so nothing is known of the spread")?;
+    let (cv, df) = stats::pooled_cv(usable.iter().map(|level| level.values.as_slice()))
+        .ok_or("each level was tried once, so nothing is known of the spread")?;
     let points: Vec<(f64, f64)> =
         usable.iter().filter_map(|level| Some((level.n, stats::mean(&level.values)?))).collect();
     let hinge = fit(&points).ok_or("no hinge fits")?;
@@ -86,37 +87,6 @@ fn last_slope_high(levels: &[&Level], points: &[(f64, f64)], cv: f64, df: usize)
     (points[last].1 - points[last - 1].1 + half) / (points[last].0 - points[last - 1].0)
 }
 
-fn pooled(levels: &[&Level]) -> Option<(f64, usize)> {
-    let df: usize = levels.iter().map(|level| level.values.len().saturating_sub(1)).sum();
-    let squares: f64 = levels
-        .iter()
-        .filter_map(|level| {
-            let variance = stats::variance(&level.values)?;
-            Some(variance / stats::mean(&level.values)?.powi(2) * (level.values.len() - 1) as f64)
-        })
-        .sum();
-    (df > 0).then(|| ((squares / df as f64).sqrt(), df))
-}
-
-/// Non-decreasing values nearest to the given ones in weighted least squares, by pooling adjacent violators (Ayer et
-/// al. 1955). For a latency by rate before it is asked where it crosses a limit.
-pub fn isotonic(values: &[f64], weights: &[f64]) -> Vec<f64> {
-    let mut blocks: Vec<(f64, f64, usize)> = Vec::new();
-    for (&value, &weight) in values.iter().zip(weights) {
-        let mut block = (value, weight, 1);
-        while let Some(&(before, its_weight, count)) = blocks.last() {
-            if before <= block.0 {
-                break;
-            }
-            let sum = its_weight + block.1;
-            block = ((before * its_weight + block.0 * block.1) / sum, sum, count + block.2);
-            blocks.pop();
-        }
-        blocks.push(block);
-    }
-    blocks.into_iter().flat_map(|(value, _, count)| std::iter::repeat_n(value, count)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,10 +117,5 @@ mod tests {
             summarize(&levels, 1, 10).unwrap_err(),
             "each level was tried once, so nothing is known of the spread"
         );
-    }
-
-    #[test]
-    fn adjacent_violators_are_pooled() {
-        assert_eq!(isotonic(&[1.0, 3.0, 2.0, 4.0, 0.0], &[1.0; 5]), [1.0, 2.25, 2.25, 2.25, 2.25]);
     }
 }

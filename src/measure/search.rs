@@ -45,9 +45,7 @@ impl SearchState {
             return Some(hard);
         }
         let bad = self.edge()?;
-        let (low, high) = (pass.min(bad), pass.max(bad));
-        let enough = (self.search.within * low as f64).max(1.0);
-        ((high - low) as f64 > enough).then(|| middle(low, high))
+        (!is_narrow(&self.search, pass, bad)).then(|| middle(pass.min(bad), pass.max(bad)))
     }
 
     /// The bracket so far.
@@ -95,6 +93,33 @@ impl SearchState {
             Decision::Pass | Decision::Fail => None,
         };
         self.tried.iter().filter_map(|(level, decision)| Some((*level, reason(*level, decision)?))).collect()
+    }
+}
+
+/// Whether two levels are as near to each other as the search wants them, or neighbours.
+fn is_narrow(search: &Search, one: i64, other: i64) -> bool {
+    let (low, high) = (one.min(other), one.max(other));
+    (high - low) as f64 <= (search.within * low as f64).max(1.0)
+}
+
+/// Why a bracket does not answer what was searched for; none when it does, which is when the level that passed lies at
+/// the far end of the search, or as near to one that failed as the search wants.
+pub fn unsettled(search: &Search, bracket: &Bracket) -> Option<String> {
+    let (low, high) = search.between;
+    let far = match search.find {
+        Find::Capacity => high,
+        Find::Demand => low,
+    };
+    match (bracket.pass, bracket.fail) {
+        (Some(pass), _) if pass == far => None,
+        (Some(pass), Some(fail)) if is_narrow(search, pass, fail) => None,
+        (None, Some(fail)) if bracket.undecided.is_empty() && fail == low + high - far => None,
+        (pass, fail) => Some(match (bracket.undecided.first(), pass, fail) {
+            (Some((level, why)), ..) => format!("level {level} could not be decided: {why}"),
+            (None, Some(pass), Some(fail)) => format!("the limit lies between {pass} and {fail}, wider than asked for"),
+            (None, Some(pass), None) => format!("{pass} passed, and no level was tried that fails"),
+            (None, None, _) => "the easiest level was not tried".to_owned(),
+        }),
     }
 }
 
@@ -170,6 +195,27 @@ mod tests {
         });
         assert_eq!((bracket.pass, bracket.undecided.is_empty()), (Some(8), false));
         assert!(bracket.fail.unwrap() > 10);
+    }
+
+    #[test]
+    fn a_bracket_settles_a_search_when_it_is_as_narrow_as_asked_for() {
+        let of = |find: Find, pass: Option<i64>, fail: Option<i64>| {
+            let search = Search { factor: "users".to_owned(), find, between: (1, 64), within: 0.05 };
+            let bracket = Bracket { label: String::new(), levels: Levels::new(), pass, fail, undecided: Vec::new() };
+            unsettled(&search, &bracket)
+        };
+        let settled = [(Some(40), Some(42)), (Some(3), Some(4)), (Some(64), None), (None, Some(1))];
+        for (pass, fail) in settled {
+            assert_eq!(of(Find::Capacity, pass, fail), None, "{pass:?} {fail:?}");
+        }
+        for (pass, fail, why) in [
+            (Some(8), Some(64), "the limit lies between 8 and 64, wider than asked for"),
+            (Some(8), None, "8 passed, and no level was tried that fails"),
+            (None, None, "the easiest level was not tried"),
+        ] {
+            assert_eq!(of(Find::Capacity, pass, fail).as_deref(), Some(why));
+        }
+        assert_eq!((of(Find::Demand, Some(1), None), of(Find::Demand, None, Some(64))), (None, None));
     }
 
     #[test]

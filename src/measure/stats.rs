@@ -38,16 +38,24 @@ pub fn t_interval(values: &[f64]) -> Option<Interval> {
     Some(Interval { estimate, low: estimate - half, high: estimate + half })
 }
 
-/// The quantile `p` of a sorted slice, linear between order statistics (Hyndman & Fan 1996, type 7); NaN when empty.
-pub fn quantile_sorted(sorted: &[f64], p: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let place = p.clamp(0.0, 1.0) * last as f64;
-    let below = place.floor() as usize;
-    let above = place.ceil() as usize;
-    if below == above {
-        return sorted[below];
-    }
-    sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
+/// The 95 % t-interval of durations, whose spread grows with their size: the t-interval of their logarithms, taken back.
+/// Both ends are above zero. The estimate is the arithmetic mean; the interval is that of the geometric mean, widened
+/// to hold the estimate where a few trials lie far apart. None for fewer than two values, or one that is not above zero.
+pub fn log_t_interval(values: &[f64]) -> Option<Interval> {
+    let logs: Vec<f64> = values.iter().map(|value| value.ln()).collect();
+    let estimate = mean(values)?;
+    let interval = t_interval(&logs).filter(|_| logs.iter().all(|log| log.is_finite()))?;
+    Some(Interval { estimate, low: interval.low.exp().min(estimate), high: interval.high.exp().max(estimate) })
+}
+
+/// One coefficient of variation for groups of different means, with its degrees of freedom; none when no group has two
+/// values.
+pub fn pooled_cv<'a>(groups: impl Iterator<Item = &'a [f64]>) -> Option<(f64, usize)> {
+    let part = |values: &[f64]| Some((variance(values)? / mean(values)?.powi(2), values.len() - 1));
+    let parts: Vec<(f64, usize)> = groups.filter_map(part).collect();
+    let df: usize = parts.iter().map(|(_, df)| df).sum();
+    let squares: f64 = parts.iter().map(|(relative, df)| relative * *df as f64).sum();
+    (df > 0).then(|| ((squares / df as f64).sqrt(), df))
 }
 
 /// The 2.5 % and 97.5 % quantiles of draws, which may be infinite but not NaN; none when there are none.
@@ -58,13 +66,6 @@ pub fn percentile_interval(estimate: f64, draws: &mut [f64]) -> Option<Interval>
         draws[place.min(draws.len() - 1)]
     };
     (!draws.is_empty()).then(|| Interval { estimate, low: pick(0.025).min(estimate), high: pick(0.975).max(estimate) })
-}
-
-/// The middle value; none for an empty slice.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    (!sorted.is_empty()).then(|| quantile_sorted(&sorted, 0.5))
 }
 
 /// A standard normal draw (Box & Muller 1958, the cosine half).
@@ -177,6 +178,21 @@ pub fn welch_log_ratio(a: &[f64], b: &[f64]) -> Option<LogRatio> {
     Some(LogRatio { log: log_b - log_a, se: sum.sqrt(), df })
 }
 
+/// Two-sided p-value of "the means are equal" (Welch 1947), for values of which a mean may be zero. None with fewer than
+/// two values on a side, or when all values are the same and there is nothing to test.
+pub fn welch_p(a: &[f64], b: &[f64]) -> Option<f64> {
+    let part =
+        |values: &[f64]| Some((mean(values)?, variance(values)? / values.len() as f64, values.len() as f64 - 1.0));
+    let (mean_a, var_a, df_a) = part(a)?;
+    let (mean_b, var_b, df_b) = part(b)?;
+    let (difference, sum) = (mean_b - mean_a, var_a + var_b);
+    if sum > 0.0 {
+        let df = sum.powi(2) / (var_a.powi(2) / df_a + var_b.powi(2) / df_b);
+        return Some(t_two_sided(difference / sum.sqrt(), df));
+    }
+    (difference != 0.0).then_some(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +215,14 @@ mod tests {
     }
 
     #[test]
+    fn the_p_of_a_difference_is_the_one_by_hand() {
+        // t = 11 · √3 with two degrees of freedom, because one side does not vary.
+        let p = welch_p(&[0.0; 3], &[10.0, 11.0, 12.0]).unwrap();
+        assert!((p - t_two_sided(11.0 * 3_f64.sqrt(), 2.0)).abs() < 1e-12, "{p}");
+        assert_eq!((welch_p(&[0.0; 3], &[0.0; 3]), welch_p(&[0.0; 3], &[1.0; 3])), (None, Some(0.0)));
+    }
+
+    #[test]
     fn a_straight_line_has_its_slope_and_no_error() {
         let line = newey_west_slope(&[1.0, 3.0, 5.0, 7.0, 9.0]).unwrap();
         assert!((line.slope - 2.0).abs() < 1e-12 && line.se < 1e-9, "{line:?}");
@@ -215,7 +239,8 @@ mod tests {
         let mut rng = kit::rng(1, "test");
         let mut draws: Vec<f64> = (0..20_000).map(|_| student_t(&mut rng, 4)).collect();
         draws.sort_by(f64::total_cmp);
-        assert!((quantile_sorted(&draws, 0.975) - 2.776).abs() < 0.15, "{}", quantile_sorted(&draws, 0.975));
+        let high = draws[draws.len() * 975 / 1_000];
+        assert!((high - 2.776).abs() < 0.15, "{high}");
     }
 
     proptest! {
@@ -226,6 +251,13 @@ mod tests {
             prop_assert!(interval.low <= interval.estimate && interval.estimate <= interval.high);
             let doubled = t_interval(&values.iter().map(|value| 2.0 * value).collect::<Vec<_>>()).unwrap();
             prop_assert!((doubled.high - 2.0 * interval.high).abs() <= 1e-9 * interval.high.abs().max(1.0));
+        }
+
+        #[test]
+        fn an_interval_of_durations_holds_its_mean_and_stays_above_zero(values in proptest::collection::vec(1e-3..1e5_f64, 2..9)) {
+            let interval = log_t_interval(&values).unwrap();
+            prop_assert!(interval.low > 0.0, "{interval:?}");
+            prop_assert!(interval.low <= interval.estimate && interval.estimate <= interval.high, "{interval:?}");
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Steadiness: where a warm-up ends, and whether what follows stays level.
+//! Steadiness: whether what follows a warm-up stays level.
 //!
 //! One rule: "not steady" is a claim, and needs evidence; a short or noisy window is never called unsteady.
 
@@ -61,24 +61,6 @@ fn late_change(rates: &[f64], mean: f64) -> Option<String> {
     })
 }
 
-/// Where a warm-up ends, as the number of leading values to cut from a series averaged over trials: MSER-5 (White,
-/// Cobb & Spratt 2000). Means of batches of five; the cut minimises the squared standard error of what remains. None
-/// when the best cut lies in the second half, which means that the series is too short, or with fewer than six batches.
-pub fn mser5(series: &[f64]) -> Option<usize> {
-    let batches: Vec<f64> = series.chunks_exact(5).filter_map(stats::mean).collect();
-    if batches.len() < 6 {
-        return None;
-    }
-    let error = |cut: usize| {
-        let rest = &batches[cut..];
-        let squares = stats::variance(rest).unwrap_or(f64::INFINITY) * (rest.len() - 1) as f64;
-        squares / (rest.len() as f64).powi(2)
-    };
-    // The last five batches always remain: two that happen to agree are no steady state.
-    let cut = (0..=batches.len().saturating_sub(5)).min_by(|a, b| error(*a).total_cmp(&error(*b)))?;
-    (cut <= batches.len() / 2).then_some(cut * 5)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,17 +98,5 @@ mod tests {
     #[test]
     fn seven_seconds_claim_nothing() {
         assert_eq!(unsteady(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), None);
-    }
-
-    #[test]
-    fn a_backlog_at_the_start_is_cut() {
-        let series = |seed: u64| -> Vec<f64> {
-            let mut rng = kit::rng(seed, "test");
-            (0..120).map(|t| 10.0 + 50.0 * (-f64::from(t) / 4.0).exp() + stats::normal(&mut rng)).collect()
-        };
-        let cuts: Vec<Option<usize>> = (0..20).map(|seed| mser5(&series(seed))).collect();
-        assert!(cuts.iter().flatten().all(|cut| *cut >= 10), "{cuts:?}");
-        assert!(cuts.iter().flatten().filter(|cut| **cut <= 30).count() >= 12, "{cuts:?}");
-        assert_eq!(mser5(&[1.0; 40]), Some(0));
     }
 }

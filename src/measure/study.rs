@@ -10,9 +10,8 @@ use crate::load::Scenario;
 use crate::measure::guards::PERCENTILES;
 use crate::measure::{
     CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer, crossover,
-    knee, search, stats, usl,
+    guards, knee, search, stats, usl,
 };
-use crate::verdict;
 
 /// What the trials of an experiment say together.
 ///
@@ -43,17 +42,16 @@ pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> Stud
 /// Fits the scalability law and the hinge to goodput, over cells that no broken generator or unsteady trial touches.
 fn fits(curve: &mut Curve, x: &str, think_s: f64, seed: u64) {
     let sound = |cell: &&CellSummary| {
-        !cell.guards.iter().any(|guard| guard.id != "client-bound" && verdict::touches(guard, "goodput_rps"))
+        !cell.guards.iter().any(|guard| guard.id != "client-bound" && guards::touches(guard, "goodput_rps"))
     };
     let goodput =
         |cell: &CellSummary| cell.metrics.get("goodput_rps").filter(|e| e.mean.is_some()).map(|e| e.values.clone());
     let thinking = x == "users" && think_s > 0.0;
-    // Users who think are not in the system: the law's N is X·R (Little 1961).
-    let in_system = |cell: &CellSummary| Some(mean(cell, "throughput_rps")? * mean(cell, "latency_avg_ms")? / 1e3);
     let level = |cell: &CellSummary, n: Option<f64>| Some(usl::Level { n: n?, values: goodput(cell)? });
     let by_x: Vec<usl::Level> = curve.cells.iter().filter(sound).filter_map(|cell| level(cell, Some(cell.x))).collect();
     let by_n: Vec<usl::Level> = match thinking {
-        true => curve.cells.iter().filter(sound).filter_map(|cell| level(cell, in_system(cell))).collect(),
+        // Users who think are not in the system.
+        true => curve.cells.iter().filter(sound).filter_map(|cell| level(cell, mean(cell, "in_system"))).collect(),
         false => by_x.clone(),
     };
     let over = if thinking { "operations in the system (throughput × response time)" } else { x };
@@ -184,14 +182,24 @@ pub fn cell(trials: &[&TrialSummary], x: f64, at: &str) -> CellSummary {
     let mut metrics: BTreeMap<String, Estimate> = BTreeMap::new();
     for (key, _) in values(&empty_like(trials)) {
         let each: Vec<Option<f64>> = valid.iter().map(|trial| value(trial, &key)).collect();
-        let reason = valid.iter().find_map(|trial| trial.null_reasons.get(&key).cloned());
-        let mut estimate = estimate(&each, reason.unwrap_or_else(nothing));
+        let source = source(&key);
+        let reason = valid.iter().find_map(|trial| trial.null_reasons.get(source).cloned());
+        let mut estimate = estimate(&key, &each, reason.unwrap_or_else(nothing));
         estimate.thin = thin(&key, &valid);
         metrics.insert(key, estimate);
     }
     let levels = trials.first().map(|trial| trial.levels.clone()).unwrap_or_default();
     let guards = merged_guards(&valid, at);
     CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards }
+}
+
+/// The number of a trial whose reason of a null is also that of the number with this key.
+fn source(key: &str) -> &str {
+    match key {
+        "in_system" => "latency_avg_ms",
+        "failed_rate" | "unknown_rate" | "wrong_rate" => "error_rate",
+        _ => key,
+    }
 }
 
 fn empty_like<'a>(trials: &[&'a TrialSummary]) -> Option<&'a TrialSummary> {
@@ -217,6 +225,7 @@ fn values(trial: &Option<&TrialSummary>) -> Vec<(String, Option<f64>)> {
         ("latency_p999_ms", trial.latency_p999_ms),
         ("latency_avg_ms", trial.latency_avg_ms),
         ("latency_max_ms", trial.latency_max_ms),
+        ("in_system", in_system(trial)),
         ("error_rate", trial.error_rate),
         ("failed_rate", share(trial.failed)),
         ("unknown_rate", share(trial.unknown)),
@@ -235,6 +244,12 @@ fn values(trial: &Option<&TrialSummary>) -> Vec<(String, Option<f64>)> {
     all
 }
 
+/// Operations in the system on average, by Little's law (1961): rate times mean time, both of the same operations.
+fn in_system(trial: &TrialSummary) -> Option<f64> {
+    let rate = (trial.measured_s > 0.0).then(|| trial.latency_count as f64 / trial.measured_s)?;
+    Some(rate * trial.latency_avg_ms? / 1e3)
+}
+
 fn spread_values(spread: &Spread) -> impl Iterator<Item = (&'static str, Option<f64>)> {
     [
         ("p50", spread.p50),
@@ -249,13 +264,15 @@ fn spread_values(spread: &Spread) -> impl Iterator<Item = (&'static str, Option<
 }
 
 /// Mean and t-interval of the values of valid trials. One trial without the number takes it from the cell, because the
-/// mean of the others would be of a different thing. Nothing measured here is below zero, so no interval is.
-fn estimate(each: &[Option<f64>], reason: String) -> Estimate {
+/// mean of the others would be of a different thing. The interval of a duration comes from the logarithms, so that it
+/// never reaches zero; where a duration is zero, and for everything else, it is the plain one, cut at zero.
+fn estimate(key: &str, each: &[Option<f64>], reason: String) -> Estimate {
     let values: Vec<f64> = each.iter().copied().flatten().collect();
     if values.is_empty() || values.len() < each.len() {
         return Estimate { values, null_reason: Some(reason), ..Estimate::default() };
     }
-    let interval = stats::t_interval(&values);
+    let of_duration = if key.ends_with("_ms") { stats::log_t_interval(&values) } else { None };
+    let interval = of_duration.or_else(|| stats::t_interval(&values));
     Estimate {
         mean: stats::mean(&values),
         low: interval.map(|interval| interval.low.max(0.0)),
@@ -288,45 +305,53 @@ fn merged_guards(valid: &[&TrialSummary], at: &str) -> Vec<Guard> {
     merged.into_iter().map(told).collect()
 }
 
-/// In a closed loop with think time Z, N users cannot ask for more than N/(R₁ + Z), with R₁ the response time of the
-/// curve's smallest level (the asymptotic bound of operational analysis, Denning & Buzen 1978). Throughput within 5 % of
-/// it tells how many users there were, not what the system can do. The smallest level itself is not looked at.
+/// In a closed loop with think time Z, N users cannot ask for more than N/(R₁ + Z), with R₁ the response time at the
+/// curve's smallest level that has one (the asymptotic bound of operational analysis, Denning & Buzen 1978). Throughput
+/// within 5 % of it tells how many users there were, not what the system can do. The smallest level itself is not looked
+/// at; where something makes its latency doubtful, the bound is doubtful too, and nothing is said.
 fn client_bound(curve: &mut Curve, think_s: f64) {
-    let Some(alone_s) = curve.cells.first().and_then(|cell| mean(cell, "latency_avg_ms")).map(|ms| ms / 1e3) else {
-        return;
-    };
-    if think_s <= 0.0 {
+    let alone = curve.cells.iter().enumerate().find_map(|(place, cell)| Some((place, mean(cell, "latency_avg_ms")?)));
+    let Some((smallest, alone_ms)) = alone.filter(|_| think_s > 0.0) else { return };
+    if curve.cells[smallest].guards.iter().any(|guard| guards::touches(guard, "latency_avg_ms")) {
         return;
     }
-    let label = &curve.label;
-    for cell in curve.cells.iter_mut().skip(1) {
-        let users = cell.levels.get("users").and_then(Level::as_f64);
-        let (Some(users), Some(throughput)) = (users, mean(cell, "throughput_rps")) else { continue };
-        let bound = users / (alone_s + think_s);
-        if throughput > 0.95 * bound {
-            cell.guards.push(Guard {
-                id: "client-bound".to_owned(),
-                touches: ["throughput", "efficiency", "crossover"].map(str::to_owned).to_vec(),
-                at: format!("{label}, users {users}"),
-                what: format!(
-                    "{throughput:.0}/s is {:.0} % of the {bound:.0}/s that {users} users with {:.0} ms of think time can ask for",
-                    100.0 * throughput / bound,
-                    1e3 * think_s
-                ),
-                advice: "the users set this rate, not the system: add users, or think less, to learn its limit".to_owned(),
-            });
-        }
+    let label = curve.label.clone();
+    for cell in curve.cells.iter_mut().skip(smallest + 1) {
+        let bound = bound(cell, &label, alone_ms / 1e3, think_s);
+        cell.guards.extend(bound);
     }
+}
+
+fn bound(cell: &CellSummary, label: &str, alone_s: f64, think_s: f64) -> Option<Guard> {
+    let users = cell.levels.get("users").and_then(Level::as_f64)?;
+    let throughput = mean(cell, "throughput_rps")?;
+    let bound = users / (alone_s + think_s);
+    (throughput > 0.95 * bound).then(|| Guard {
+        id: "client-bound".to_owned(),
+        touches: ["throughput", "efficiency", "crossover"].map(str::to_owned).to_vec(),
+        at: format!("{label}, users {users}"),
+        what: format!(
+            "{throughput:.0}/s is {:.0} % of the {bound:.0}/s that {users} users with {:.0} ms of think time can ask for",
+            100.0 * throughput / bound,
+            1e3 * think_s
+        ),
+        advice: "the users set this rate, not the system: add users, or think less, to learn its limit".to_owned(),
+    })
 }
 
 pub(crate) fn mean(cell: &CellSummary, key: &str) -> Option<f64> {
     cell.metrics.get(key).and_then(|estimate| estimate.mean)
 }
 
+/// The smallest level at which an open loop could not send what it offered.
+pub(crate) fn falls_behind(curve: &Curve) -> Option<f64> {
+    curve.cells.iter().find(|cell| cell.guards.iter().any(|guard| guard.id == "saturated")).map(|cell| cell.x)
+}
+
 fn no_saturation(curve: &Curve) -> Option<Guard> {
     let last = curve.cells.last()?;
     let Fitted::Fit(knee) = &curve.knee else { return None };
-    (!knee.saturated).then(|| Guard {
+    (!knee.saturated && falls_behind(curve).is_none()).then(|| Guard {
         id: "no-saturation".to_owned(),
         touches: vec!["capacity".to_owned()],
         at: curve.label.clone(),
@@ -385,8 +410,8 @@ mod tests {
         assert_eq!(study.x.as_deref(), Some("users"));
         assert!(
             study.answer.starts_with(
-                "Up to 128 users, monolith answers faster: p95 12 ms (11.4–12.6) against 31.2 ms (29.6–32.8) (× 2.6) at 128 users; \
-                 microservices does not overtake it in the tested range."
+                "From 4 to 128 users the monolith answers faster: p95 12 ms (11.4–12.6) against 31.2 ms (29.7–32.8) at 128 users, \
+                 a factor of 2.6; microservices do not overtake it in the tested range."
             ),
             "{}",
             study.answer
@@ -404,7 +429,7 @@ mod tests {
         assert!(at.low < 20.0 && 20.0 < at.high && found.probability > 0.99, "{found:?}");
         assert_eq!((found.a.as_str(), found.b.as_str()), ("monolith", "microservices"));
         assert!(
-            study.answer.starts_with("Monolith answers faster up to about 20 users (95 % interval 1"),
+            study.answer.starts_with("The monolith answers faster up to about 20 users (95 % interval 1"),
             "{}",
             study.answer
         );
@@ -413,7 +438,7 @@ mod tests {
     #[test]
     fn equal_architectures_show_no_difference() {
         let (_, study) = study(0, |_, users| (users as f64, 100.0));
-        assert!(study.answer.starts_with("From 4 to 128 users, no difference in p95"), "{}", study.answer);
+        assert!(study.answer.starts_with("From 4 to 128 users no difference in p95"), "{}", study.answer);
     }
 
     #[test]
@@ -422,7 +447,10 @@ mod tests {
         let (_, study) =
             study(1_000, |architecture, users| (monolith_ahead(architecture, users).0, users as f64 * 0.99));
         let of = |metric: &str| study.crossovers.iter().find(|crossover| crossover.metric == metric).unwrap();
-        assert!(of("goodput_rps").unknown.as_ref().is_some_and(|why| why.starts_with("client-bound")));
+        assert!(of("goodput_rps").unknown.as_ref().is_some_and(|why| why.ends_with("(client-bound)")));
+        let plain = "Goodput of the monolith and microservices cannot be compared: \
+                     at 16, 64 and 128 users the users' think time sets it (client-bound). Measured: goodput ";
+        assert!(study.answer.contains(plain), "{}", study.answer);
         assert_eq!(of("latency_p95_ms").unknown, None);
         let bound = study.curves.iter().flat_map(|curve| &curve.cells).filter(|cell| !cell.guards.is_empty());
         assert_eq!(bound.count(), 6, "the smallest level of each curve is not looked at");
@@ -443,8 +471,56 @@ mod tests {
             [4, 16].map(|users| trial(&Made { users, errors: users as f64 / 8.0, ..Made::default() })).to_vec();
         trials.push(TrialSummary { valid: false, invalid: Some("it ended".to_owned()), ..trials[0].clone() });
         let answer = summarize_study(&experiment(Duration::ZERO), &trials).answer;
-        let end =
-            "Operations that did not end well: 2 % of monolith at 16 users. 1 of 3 trials are invalid and left out.";
+        let end = "Operations that did not end well: 2 % of the monolith at 16 users. 1 of 3 trials are invalid and left out.";
+        assert!(answer.ends_with(end), "{answer}");
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_kept_is_no_growth() {
+        let mut experiment = experiment(Duration::ZERO);
+        experiment.factors = [("rate".to_owned(), [100, 200, 400].map(Level::Int).to_vec())].into();
+        let behind = Guard {
+            id: "saturated".to_owned(),
+            touches: ["throughput", "goodput", "capacity"].map(str::to_owned).to_vec(),
+            at: String::new(),
+            what: "60 % of the offered operations were sent".to_owned(),
+            advice: String::new(),
+        };
+        let at = |rate: i64| {
+            let mut made = trial(&Made { goodput: rate.min(240) as f64, ..Made::default() });
+            made.levels = Levels::from([("rate".to_owned(), Level::Int(rate))]);
+            made.guards.extend((rate == 400).then(|| behind.clone()));
+            made
+        };
+        let study = summarize_study(&experiment, &[100, 200, 400].map(at));
+        let start = "From 400 operations/s on, more is offered than can be sent; at 400 operations/s: goodput 240/s";
+        assert!(study.answer.starts_with(start), "{}", study.answer);
+        assert!(study.guards.iter().all(|guard| guard.id != "no-saturation"));
+    }
+
+    #[test]
+    fn three_curves_are_answered_in_a_few_sentences() {
+        let mut trials = Vec::new();
+        for (replicas, slower) in [(1, 1.0), (2, 2.0), (3, 1.6)] {
+            for users in [4, 16, 64] {
+                for shake in [0.98, 1.0, 1.02] {
+                    let p95 = shake * if replicas == 3 { 18.0 } else { slower * users as f64 };
+                    let goodput = shake * users as f64 * 0.99;
+                    let mut made = trial(&Made { users, p95, goodput, ..Made::default() });
+                    let architecture = if replicas == 1 { "monolith" } else { "microservices" };
+                    made.levels.insert("architecture".to_owned(), Level::Text(architecture.to_owned()));
+                    made.levels.insert("replicas".to_owned(), Level::Int(replicas));
+                    trials.push(made);
+                }
+            }
+        }
+        let answer = summarize_study(&experiment(Duration::from_secs(1)), &trials).answer;
+        let start = "At 64 users microservices × 3 answer fastest: p95 18 ms (17.1–18.9) against 64 ms (60.9–67.3) of \
+                     the monolith × 1 and 128 ms (122–135) of microservices × 2. ";
+        assert!(answer.starts_with(start), "{answer}");
+        let overtaken = "icroservices × 3 overtake the monolith × 1 at about 1";
+        assert!(answer.contains(overtaken), "{answer}");
+        let end = "Goodput cannot be compared: at 16 and 64 users the users' think time sets it (client-bound).";
         assert!(answer.ends_with(end), "{answer}");
     }
 
@@ -469,7 +545,7 @@ mod tests {
         let check = |text: &str| decide(&Slo::try_from(text.to_owned()).unwrap(), cell);
         assert_eq!(check("p95 <= 300ms"), Decision::Pass);
         assert_eq!(check("p95 <= 0.2s"), Decision::Fail);
-        assert_eq!(check("p95 <= 255ms"), Decision::Unknown("the interval 238–262 ms spans 255 ms".to_owned()));
+        assert_eq!(check("p95 <= 255ms"), Decision::Unknown("the interval 238–263 ms spans 255 ms".to_owned()));
         assert_eq!(check("errors <= 1%"), Decision::Pass);
         assert_eq!(
             check("p99.9 <= 1s"),
@@ -482,17 +558,70 @@ mod tests {
     fn a_study_fails_where_a_cell_fails_and_an_invalid_trial_leaves_it_unknown() {
         let (mut experiment, passing) = study(0, monolith_ahead);
         let word = |experiment: &Experiment, study: &StudySummary| {
-            let verdict = judge(experiment, study);
+            let verdict = judge(experiment, study, 0);
             (verdict.verdict, exit_code(&verdict, false))
         };
         assert_eq!(word(&experiment, &passing), (Word::Pass, 0));
         experiment.slo = vec![Slo::try_from("p95 <= 20ms".to_owned()).unwrap()];
         assert_eq!(word(&experiment, &passing), (Word::Fail, 1));
-        assert_eq!(judge(&experiment, &passing).which[0], "p95 <= 20ms at microservices, users 4");
+        assert_eq!(judge(&experiment, &passing, 0).which[0], "p95 <= 20ms at microservices, users 4");
         experiment.slo.clear();
         let mut broken = passing;
         broken.curves[0].cells[0].invalid = 1;
         assert_eq!(word(&experiment, &broken), (Word::Unknown, 3));
+    }
+
+    #[test]
+    fn missing_trials_leave_a_study_unknown_unless_it_failed_already() {
+        let (mut experiment, passing) = study(0, monolith_ahead);
+        let verdict = judge(&experiment, &passing, 6);
+        assert_eq!((verdict.verdict, verdict.why.as_str()), (Word::Unknown, "6 of 30 planned trials are missing"));
+        experiment.slo = vec![Slo::try_from("p95 <= 20ms".to_owned()).unwrap()];
+        assert_eq!(judge(&experiment, &passing, 6).verdict, Word::Fail);
+    }
+
+    #[test]
+    fn operations_in_the_system_are_those_that_the_mean_is_over() {
+        // Half of what was asked for was refused at once: those never were in the system.
+        let one = TrialSummary {
+            throughput_rps: Some(200.0),
+            latency_count: 1_000,
+            latency_avg_ms: Some(50.0),
+            ..trial(&Made::default())
+        };
+        assert_eq!(cell(&[&one], 1.0, "").metrics["in_system"].mean, Some(5.0));
+    }
+
+    #[test]
+    fn the_interval_of_a_latency_never_reaches_zero() {
+        let spread = [1.0, 1.5, 9.0].map(|p95| trial(&Made { p95, ..Made::default() }));
+        let cell = cell(&spread.iter().collect::<Vec<_>>(), 1.0, "");
+        let p95 = &cell.metrics["latency_p95_ms"];
+        let (low, mean, high) = (p95.low.unwrap(), p95.mean.unwrap(), p95.high.unwrap());
+        assert!(0.0 < low && low < mean && mean < high, "{p95:?}");
+    }
+
+    #[test]
+    fn the_users_bound_is_known_from_the_smallest_level_that_was_measured_well() {
+        let with = |change: &dyn Fn(&mut TrialSummary)| {
+            let mut trials: Vec<TrialSummary> = [4, 16, 64]
+                .map(|users| trial(&Made { users, goodput: users as f64 * 0.99, ..Made::default() }))
+                .to_vec();
+            change(&mut trials[0]);
+            let study = summarize_study(&experiment(Duration::from_secs(1)), &trials);
+            let bound = |cell: &&CellSummary| cell.guards.iter().any(|guard| guard.id == "client-bound");
+            study.curves[0].cells.iter().filter(bound).map(|cell| cell.x).collect::<Vec<_>>()
+        };
+        assert_eq!(with(&|_| {}), [16.0, 64.0]);
+        assert_eq!(with(&|first| first.latency_avg_ms = None), [64.0]);
+        let late = Guard {
+            id: "generator-limited".to_owned(),
+            touches: vec!["latency".to_owned()],
+            at: String::new(),
+            what: "late".to_owned(),
+            advice: String::new(),
+        };
+        assert!(with(&|first| first.guards.push(late.clone())).is_empty());
     }
 
     #[test]
@@ -514,7 +643,15 @@ mod tests {
         let trials: Vec<TrialSummary> =
             [1, 8, 64].map(|users| trial(&Made { users, p95: 10.0 * users as f64, ..Made::default() })).to_vec();
         let study = summarize_study(&experiment, &trials);
-        assert_eq!(study.answer, "monolith meets the objectives up to 8 users and fails at 64.");
-        assert_eq!(judge(&experiment, &study).verdict, Word::Pass);
+        assert_eq!(study.answer, "The monolith meets the objectives up to 8 users and fails at 64.");
+        let verdict = judge(&experiment, &study, 0);
+        assert_eq!(
+            (verdict.verdict, verdict.why.as_str()),
+            (Word::Unknown, "could not be decided: monolith: the limit lies between 8 and 64, wider than asked for")
+        );
+        let near: Vec<TrialSummary> =
+            [9, 10, 11].map(|users| trial(&Made { users, p95: 10.0 * users as f64, ..Made::default() })).to_vec();
+        let near = summarize_study(&experiment, &[trials, near].concat());
+        assert_eq!(judge(&experiment, &near, 0).verdict, Word::Pass);
     }
 }

@@ -15,7 +15,7 @@ use crate::measure::{
 
 /// A trial in numbers. Rates are over the window's length; percentiles come from merged histograms.
 ///
-/// Throughput counts `ok + failed + wrong`, goodput `ok`, offered everything intended. A trial in which nothing was
+/// Throughput counts what was answered, goodput `ok`, offered everything intended. A trial in which nothing was
 /// answered, or that carries a failure, is invalid; its numbers are kept as far as they exist. Every published number
 /// that is null has its reason in `null_reasons`.
 pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
@@ -46,7 +46,7 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
             LoadPlan::Closed { users, .. } => Some(users),
             LoadPlan::Open { .. } => None,
         },
-        throughput_rps: nulls.keep("throughput_rps", rate(ops.ok + ops.failed + ops.wrong)),
+        throughput_rps: nulls.keep("throughput_rps", rate(answered(&ops))),
         rps_per_cpu_unit: nulls.keep("rps_per_cpu_unit", per(&goodput, &cpu, 1e-6, "CPU")),
         rps_per_gb_mem: nulls.keep("rps_per_gb_mem", per(&goodput, &memory.clone().map(|b| b / 1e9), 1e-9, "memory")),
         goodput_rps: nulls.keep("goodput_rps", goodput),
@@ -95,6 +95,13 @@ fn merge(records: impl Iterator<Item = OpsRecord>) -> OpsRecord {
     let mut all = OpsRecord::default();
     records.for_each(|record| all.merge(&record));
     all
+}
+
+/// Operations that the system answered, well or not. Where the protocol has status codes, an answer is what has one: a
+/// refused connection and a request that was never sent have none, an error page has, even if it leaves open whether
+/// the operation happened. Elsewhere `ok` and `wrong` ones were answered.
+fn answered(ops: &OpsRecord) -> u64 {
+    if ops.statuses.is_empty() { ops.ok + ops.wrong } else { ops.statuses.values().sum() }
 }
 
 /// Percentiles and mean of a histogram, in milliseconds; empty where it is empty.
@@ -379,11 +386,64 @@ mod tests {
 
     #[test]
     fn an_open_schedule_that_was_not_kept_is_the_generators_limit() {
-        let stage = crate::load::Stage { duration: None, from_per_s: 120.0, to_per_s: 120.0 };
-        let load = LoadPlan::Open { stages: vec![stage], poisson: false, connections: 10 };
-        let summary = summarize_trial(&TrialRecord { load, ..record(100, 1) });
+        let summary = summarize_trial(&TrialRecord { load: open(120.0), ..record(100, 1) });
         assert_eq!(guard_ids(&summary), ["generator-limited"]);
         assert_eq!(summary.guards[0].what, "83.3 % of the planned 1200 operations were started");
+    }
+
+    fn open(per_s: f64) -> LoadPlan {
+        let stage = crate::load::Stage { duration: None, from_per_s: per_s, to_per_s: per_s };
+        LoadPlan::Open { stages: vec![stage], poisson: false, connections: 10 }
+    }
+
+    fn leave_unsent(record: &mut TrialRecord, in_each_second: u64) {
+        let refused = op(Outcome::Failed, 0, 3_000);
+        (2..12).for_each(|second| add(record, second, in_each_second, &refused, Some(crate::load::driver::NOT_SENT)));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_offered_and_not_answered() {
+        let mut record = TrialRecord { load: open(200.0), ..record(100, 1) };
+        leave_unsent(&mut record, 100);
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.offered_rps, summary.throughput_rps), (Some(200.0), Some(100.0)));
+        let seen: Vec<(&str, &str)> = summary.guards.iter().map(|g| (g.id.as_str(), g.what.as_str())).collect();
+        let never = "1000 of 2000 requests that were due were never sent";
+        assert_eq!(seen, [("not-sent", never), ("saturated", "50 % of the offered operations were sent")]);
+    }
+
+    #[test]
+    fn a_few_unsent_operations_leave_throughput_alone() {
+        let mut record = TrialRecord { load: open(104.0), ..record(100, 1) };
+        leave_unsent(&mut record, 4);
+        assert_eq!(guard_ids(&summarize_trial(&record)), ["not-sent"]);
+    }
+
+    #[test]
+    fn an_error_page_is_an_answer_and_a_refused_connection_is_none() {
+        let mut record = record(100, 1);
+        add(&mut record, 5, 500, &op(Outcome::Unknown, 502, 1), None);
+        add(&mut record, 5, 500, &op(Outcome::Failed, 0, 1), Some("connection refused"));
+        assert_eq!(summarize_trial(&record).throughput_rps, Some(150.0));
+    }
+
+    #[test]
+    fn without_status_codes_what_came_back_was_answered() {
+        let mut record = record(0, 0);
+        add(&mut record, 5, 30, &op(Outcome::Ok, 0, 1), None);
+        add(&mut record, 5, 20, &op(Outcome::Wrong, 0, 1), None);
+        add(&mut record, 5, 50, &op(Outcome::Failed, 0, 1), Some("the queue is full"));
+        assert_eq!(summarize_trial(&record).throughput_rps, Some(5.0));
+    }
+
+    #[test]
+    fn refusals_hide_the_percentiles_above_their_share() {
+        let mut record = record(100, 1);
+        add(&mut record, 5, 64, &op(Outcome::Failed, 503, 1), None);
+        let summary = summarize_trial(&record);
+        assert_eq!(guard_ids(&summary), ["refusals-hide-latency"]);
+        assert_eq!(summary.guards[0].touches, ["latency_p95", "latency_p99", "latency_p999"]);
+        assert_eq!(summary.guards[0].what, "6.02 % of the operations were refused or broke");
     }
 
     #[test]

@@ -231,7 +231,9 @@ pub struct Level {
 ///
 /// The spread is one coefficient of variation pooled over all levels; each draw moves the mean of each level by a
 /// Student's t with the pooled degrees of freedom and refits. κ is supported when the corrected Akaike criterion
-/// (Hurvich & Tsai 1989) is better by 2 or more than without it, and at most 2.5 % of refits have none.
+/// (Hurvich & Tsai 1989) is better by 2 or more than without it, and at most 2.5 % of refits have none. Where it is
+/// not, λ and σ are those of the law with κ = 0, because a κ that nothing supports would bend them; the upper end of κ
+/// stays the one of the full law, which is what the data do not rule out.
 /// Errors: why there is no fit.
 pub fn summarize(levels: &[Level], over: &str, seed: u64, draws: usize) -> Result<Usl, String> {
     let usable: Vec<&Level> =
@@ -242,68 +244,76 @@ pub fn summarize(levels: &[Level], over: &str, seed: u64, draws: usize) -> Resul
     if distinct.len() < 4 {
         return Err(format!("it needs four levels with valid trials, and there are {}", distinct.len()));
     }
-    let spread = Spread::of(&usable).ok_or("each level was tried once, so nothing is known of the spread")?;
-    let means: Vec<(f64, f64, usize)> =
-        usable.iter().filter_map(|level| Some((level.n, stats::mean(&level.values)?, level.values.len()))).collect();
-    let best = fit(&spread.points(&means), true).ok_or("no curve within its bounds fits")?;
-    let mut refits = Vec::with_capacity(draws);
-    let mut rng = kit::rng(seed, "usl");
-    for _ in 0..draws {
-        let moved = |(n, x, trials): &(f64, f64, usize)| {
-            (
-                *n,
-                x * (1.0 + spread.cv / (*trials as f64).sqrt() * stats::student_t(&mut rng, spread.df)).max(1e-3),
-                *trials,
-            )
-        };
-        let drawn: Vec<(f64, f64, usize)> = means.iter().map(moved).collect();
-        refits.push(polish(&spread.points(&drawn), best, true));
-    }
-    let interval = |pick: fn(&Parameters) -> f64| {
-        stats::percentile_interval(pick(&best), &mut refits.iter().map(pick).collect::<Vec<_>>())
-            .ok_or_else(|| "no refit converged".to_owned())
-    };
-    let kappa_zero = refits.iter().filter(|fitted| fitted.kappa <= 0.0).count() as f64 / refits.len().max(1) as f64;
-    let kappa_supported = best.kappa > 0.0 && kappa_zero <= 0.025 && needs_coherency(&usable);
+    let (cv, df) = stats::pooled_cv(usable.iter().map(|level| level.values.as_slice()))
+        .ok_or("each level was tried once, so nothing is known of the spread")?;
+    let means = usable.iter().filter_map(|level| Some((level.n, stats::mean(&level.values)?, level.values.len())));
+    let data = Means { levels: means.collect(), cv, df };
+    let full = Refits::of(&data, true, seed, draws)?;
+    let kappa_zero = full.share(|fitted| fitted.kappa <= 0.0);
+    let kappa_supported = full.best.kappa > 0.0 && kappa_zero <= 0.025 && needs_coherency(&usable);
+    let kappa = full.interval(|fitted| fitted.kappa)?;
+    let shown = if kappa_supported { full } else { Refits::of(&data, false, seed, draws)? };
     Ok(Usl {
-        lambda: interval(|fitted| fitted.lambda)?,
-        sigma: interval(|fitted| fitted.sigma)?,
-        kappa: interval(|fitted| fitted.kappa)?,
-        n_max: if kappa_supported { peak(&best, &refits) } else { None },
+        lambda: shown.interval(|fitted| fitted.lambda)?,
+        sigma: shown.interval(|fitted| fitted.sigma)?,
+        kappa: if kappa_supported { kappa } else { Interval { estimate: 0.0, low: 0.0, high: kappa.high } },
+        n_max: if kappa_supported { shown.peak() } else { None },
         kappa_zero,
         kappa_supported,
         over: over.to_owned(),
     })
 }
 
-fn peak(best: &Parameters, refits: &[Parameters]) -> Option<Interval> {
-    let mut peaks: Vec<f64> = refits.iter().filter_map(Parameters::n_max).collect();
-    stats::percentile_interval(best.n_max()?, &mut peaks)
-}
-
-/// One coefficient of variation for all levels.
-struct Spread {
+/// Level, mean and number of trials of each level, with one coefficient of variation for all.
+struct Means {
+    levels: Vec<(f64, f64, usize)>,
     cv: f64,
     df: usize,
 }
 
-impl Spread {
-    fn of(levels: &[&Level]) -> Option<Self> {
-        let relative = |level: &&Level| {
-            let mean = stats::mean(&level.values)?;
-            Some((stats::variance(&level.values)? / mean.powi(2), level.values.len() - 1))
-        };
-        let parts: Vec<(f64, usize)> = levels.iter().filter_map(relative).collect();
-        let df = parts.iter().map(|(_, df)| df).sum::<usize>();
-        let squares: f64 = parts.iter().map(|(variance, df)| variance * *df as f64).sum();
-        (df > 0).then(|| Self { cv: (squares / df as f64).sqrt(), df })
-    }
-
+impl Means {
     fn points(&self, means: &[(f64, f64, usize)]) -> Vec<Point> {
         // A spread of zero would make weights infinite; only their ratios matter.
         let cv = self.cv.max(1e-9);
         let point = |&(n, x, trials): &(f64, f64, usize)| Point { n, x, weight: trials as f64 / (cv * x).powi(2) };
         means.iter().map(point).collect()
+    }
+
+    fn drawn(&self, rng: &mut kit::Rng) -> Vec<Point> {
+        let mut moved = |&(n, x, trials): &(f64, f64, usize)| {
+            let se = self.cv / (trials as f64).sqrt();
+            (n, x * (1.0 + se * stats::student_t(rng, self.df)).max(1e-3), trials)
+        };
+        self.points(&self.levels.iter().map(&mut moved).collect::<Vec<_>>())
+    }
+}
+
+/// A fit with the refits behind its intervals.
+struct Refits {
+    best: Parameters,
+    refits: Vec<Parameters>,
+}
+
+impl Refits {
+    fn of(data: &Means, coherency: bool, seed: u64, draws: usize) -> Result<Self, String> {
+        let best = fit(&data.points(&data.levels), coherency).ok_or("no curve within its bounds fits")?;
+        let mut rng = kit::rng(seed, "usl");
+        let refits = (0..draws).map(|_| polish(&data.drawn(&mut rng), best, coherency)).collect();
+        Ok(Self { best, refits })
+    }
+
+    fn share(&self, of: fn(&Parameters) -> bool) -> f64 {
+        self.refits.iter().filter(|fitted| of(fitted)).count() as f64 / self.refits.len().max(1) as f64
+    }
+
+    fn interval(&self, pick: fn(&Parameters) -> f64) -> Result<Interval, String> {
+        stats::percentile_interval(pick(&self.best), &mut self.refits.iter().map(pick).collect::<Vec<_>>())
+            .ok_or_else(|| "no refit converged".to_owned())
+    }
+
+    fn peak(&self) -> Option<Interval> {
+        let mut peaks: Vec<f64> = self.refits.iter().filter_map(Parameters::n_max).collect();
+        stats::percentile_interval(self.best.n_max()?, &mut peaks)
     }
 }
 
@@ -378,6 +388,28 @@ mod tests {
         let truth = Parameters { lambda: 500.0, sigma: 0.1, kappa: 0.0 };
         let fitted = summarize(&trials(&truth, 0.02, 3, &mut kit::rng(5, "test")), "workers", 1, 100).unwrap();
         assert!(!fitted.kappa_supported && fitted.n_max.is_none() && fitted.kappa_zero > 0.025, "{fitted:?}");
+        assert!(fitted.kappa.estimate == 0.0 && fitted.kappa.high > 0.0, "{fitted:?}");
+        assert!(fitted.sigma.low <= 0.1 && 0.1 <= fitted.sigma.high, "{fitted:?}");
+    }
+
+    #[test]
+    fn a_law_without_coherency_is_the_best_one_without_it() {
+        // Four levels of two trials cannot support a third parameter, though a small one would fit a little better.
+        let truth = Parameters { lambda: 100.0, sigma: 0.05, kappa: 1e-4 };
+        let levels: Vec<Level> = [1.0, 2.0, 4.0, 8.0]
+            .map(|n| Level { n, values: [0.95, 1.05].map(|shake| shake * truth.throughput(n)).to_vec() })
+            .to_vec();
+        let fitted = summarize(&levels, "workers", 1, 50).unwrap();
+        let points: Vec<Point> = levels
+            .iter()
+            .map(|l| (l.n, truth.throughput(l.n)))
+            .map(|(n, x)| Point { n, x, weight: 1.0 / (x * x) })
+            .collect();
+        let amdahl = fit(&points, false).unwrap();
+        assert!(
+            !fitted.kappa_supported && (fitted.sigma.estimate - amdahl.sigma).abs() < 1e-6,
+            "{fitted:?} {amdahl:?}"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::measure::{CellSummary, Curve, Estimate, Fitted, TrialSummary};
+use crate::measure::{CellSummary, Curve, Estimate, Fitted, TrialSummary, guards};
 use crate::report::ReportInput;
 use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
 use crate::report::number;
@@ -15,35 +15,18 @@ struct Metric {
     key: &'static str,
     label: &'static str,
     unit: &'static str,
-    /// The names by which guards say that they touch it.
-    touched_by: &'static [&'static str],
 }
 
-const P50: Metric =
-    Metric { key: "latency_p50_ms", label: "Latency p50", unit: "ms", touched_by: &["latency", "latency_p50"] };
-const P95: Metric =
-    Metric { key: "latency_p95_ms", label: "Latency p95", unit: "ms", touched_by: &["latency", "latency_p95"] };
-const P99: Metric =
-    Metric { key: "latency_p99_ms", label: "Latency p99", unit: "ms", touched_by: &["latency", "latency_p99"] };
-const THROUGHPUT: Metric =
-    Metric { key: "throughput_rps", label: "Throughput", unit: "requests/s", touched_by: &["throughput"] };
-const GOODPUT: Metric =
-    Metric { key: "goodput_rps", label: "Goodput", unit: "good requests/s", touched_by: &["throughput", "goodput"] };
-const ERRORS: Metric = Metric { key: "error_rate", label: "Error rate", unit: "%", touched_by: &["errors"] };
-const CPU: Metric = Metric { key: "total_cpu_units", label: "CPU used", unit: "CPUs", touched_by: &["cpu"] };
-const MEMORY: Metric = Metric { key: "total_mem_gb", label: "Memory", unit: "GB", touched_by: &["memory"] };
-const PER_CPU: Metric = Metric {
-    key: "rps_per_cpu_unit",
-    label: "Good requests/s per CPU used",
-    unit: "",
-    touched_by: &["efficiency", "cpu", "throughput"],
-};
-const PER_GB: Metric = Metric {
-    key: "rps_per_gb_mem",
-    label: "Good requests/s per GB used",
-    unit: "",
-    touched_by: &["efficiency", "memory", "throughput"],
-};
+const P50: Metric = Metric { key: "latency_p50_ms", label: "Latency p50", unit: "ms" };
+const P95: Metric = Metric { key: "latency_p95_ms", label: "Latency p95", unit: "ms" };
+const P99: Metric = Metric { key: "latency_p99_ms", label: "Latency p99", unit: "ms" };
+const THROUGHPUT: Metric = Metric { key: "throughput_rps", label: "Throughput", unit: "requests/s" };
+const GOODPUT: Metric = Metric { key: "goodput_rps", label: "Goodput", unit: "good requests/s" };
+const ERRORS: Metric = Metric { key: "error_rate", label: "Error rate", unit: "%" };
+const CPU: Metric = Metric { key: "total_cpu_units", label: "CPU used", unit: "CPUs" };
+const MEMORY: Metric = Metric { key: "total_mem_gb", label: "Memory", unit: "GB" };
+const PER_CPU: Metric = Metric { key: "rps_per_cpu_unit", label: "Good requests/s per CPU used", unit: "" };
+const PER_GB: Metric = Metric { key: "rps_per_gb_mem", label: "Good requests/s per GB used", unit: "" };
 
 /// One figure over x: id, title, metrics (one panel each), what to look at.
 const OVER_X: &[(&str, &str, &[Metric], &str)] = &[
@@ -145,8 +128,9 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
         let unknown = of_metric.clone().find_map(|crossover| crossover.unknown.clone());
         let judged = of_metric.clone().next().is_some();
         if judged && of_metric.clone().all(|crossover| crossover.at.is_none()) && panel.words.is_none() {
-            let none = "no crossover in the tested range".to_owned();
-            panel.words = Some(unknown.map_or(none, |why| format!("crossover undecided: {why}")));
+            let several = of_metric.clone().any(|crossover| crossover.changes() > 1);
+            let none = if several { "they change places more than once" } else { "no crossover in the tested range" };
+            panel.words = Some(unknown.map_or(none.to_owned(), |why| format!("crossover undecided: {why}")));
         }
     }
     let caption = match input.study.curves.len() {
@@ -254,15 +238,11 @@ fn guard_notes(input: &ReportInput, metrics: &[Metric]) -> Vec<String> {
         let mut touching = cells
             .iter()
             .flat_map(|cell| &cell.guards)
-            .filter(|guard| guard.id == id && metrics.iter().any(|metric| touches(&guard.touches, metric)));
+            .filter(|guard| guard.id == id && metrics.iter().any(|metric| guards::touches(guard, metric.key)));
         let first = touching.next()?;
         Some(format!("{mark} {id}: {}", first.advice))
     };
     marks(input).into_iter().filter_map(of_mark).collect()
-}
-
-fn touches(touches: &[String], metric: &Metric) -> bool {
-    touches.iter().any(|touched| metric.touched_by.contains(&touched.as_str()))
 }
 
 fn panel(input: &ReportInput, metric: &Metric) -> Panel {
@@ -296,7 +276,7 @@ fn point(input: &ReportInput, cell: &CellSummary, metric: &Metric) -> Point {
     let estimate = cell.metrics.get(metric.key).unwrap_or(&nothing);
     let mean = estimate.mean.filter(|mean| mean.is_finite());
     let touching: BTreeSet<&str> =
-        cell.guards.iter().filter(|guard| touches(&guard.touches, metric)).map(|guard| guard.id.as_str()).collect();
+        cell.guards.iter().filter(|guard| guards::touches(guard, metric.key)).map(|guard| guard.id.as_str()).collect();
     let marks = marks(input).into_iter().filter(|(id, _)| touching.contains(id.as_str()));
     Point {
         x: cell.x,

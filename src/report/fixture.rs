@@ -265,6 +265,8 @@ fn crossovers() -> Vec<Crossover> {
             "{metric}: {MICROSERVICES} is better from {at} users on (95 %: {low}–{high}), over 3 trials a level."
         ),
         unknown: None,
+        shown: Vec::new(),
+        left_out: Vec::new(),
     };
     vec![crossover("latency_p95_ms", 83.0, 71.0, 97.0), crossover("goodput_rps", 68.0, 59.0, 79.0)]
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::measure::{Curve, Fitted, Guard, Interval, Knee, TrialSummary, Usl};
+use crate::measure::{Curve, Fitted, Guard, Interval, Knee, TrialSummary, Usl, guards};
 use crate::report::figures::marks;
 use crate::report::{ReportInput, number};
 
@@ -25,23 +25,21 @@ impl Table {
     }
 }
 
-/// The columns of the table of cells: heading, key of the metric, unit, what guards touch it.
-const CELL_COLUMNS: &[(&str, &str, &str, &[&str])] = &[
-    ("throughput", "throughput_rps", "rps", &["throughput"]),
-    ("p50", "latency_p50_ms", "ms", &["latency", "latency_p50"]),
-    ("p95", "latency_p95_ms", "ms", &["latency", "latency_p95"]),
-    ("p99", "latency_p99_ms", "ms", &["latency", "latency_p99"]),
-    ("wait p95", "wait_p95_ms", "ms", &["latency"]),
-    ("work p95", "work_p95_ms", "ms", &["latency"]),
-    ("errors", "error_rate", "%", &["errors"]),
-    ("CPU", "total_cpu_units", "CPUs", &["cpu"]),
-    ("memory", "total_mem_gb", "GB", &["memory"]),
+/// The columns of the table of cells: heading, key of the metric, unit.
+const CELL_COLUMNS: &[(&str, &str, &str)] = &[
+    ("throughput", "throughput_rps", "rps"),
+    ("p50", "latency_p50_ms", "ms"),
+    ("p95", "latency_p95_ms", "ms"),
+    ("p99", "latency_p99_ms", "ms"),
+    ("wait p95", "wait_p95_ms", "ms"),
+    ("work p95", "work_p95_ms", "ms"),
+    ("errors", "error_rate", "%"),
+    ("CPU", "total_cpu_units", "CPUs"),
+    ("memory", "total_mem_gb", "GB"),
 ];
 
 /// The columns that the study has: wait and work stand beside the total only where a study keeps them apart.
-fn cell_columns(
-    input: &ReportInput,
-) -> Vec<&'static (&'static str, &'static str, &'static str, &'static [&'static str])> {
+fn cell_columns(input: &ReportInput) -> Vec<&'static (&'static str, &'static str, &'static str)> {
     let cells = || input.study.curves.iter().flat_map(|curve| &curve.cells);
     let has =
         |key: &str| !matches!(key, "wait_p95_ms" | "work_p95_ms") || cells().any(|cell| cell.metrics.contains_key(key));
@@ -60,7 +58,7 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
                 invalid => format!("{} ({invalid} invalid)", cell.valid),
             };
             let mut row = vec![curve.label.clone(), number::digits(cell.x), trials];
-            for (_, key, unit, touched_by) in &columns {
+            for (_, key, unit) in &columns {
                 let estimate = cell.metrics.get(*key);
                 let mut text = match (intervals, estimate.and_then(|estimate| estimate.mean)) {
                     (false, Some(mean)) => number::interval(mean, None, None, unit),
@@ -70,9 +68,7 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
                     text.push_str(&format!(" ○ n={count}"));
                 }
                 for (id, mark) in &marks {
-                    let touched = |guard: &Guard| {
-                        guard.id == *id && guard.touches.iter().any(|touch| touched_by.contains(&touch.as_str()))
-                    };
+                    let touched = |guard: &Guard| guard.id == *id && guards::touches(guard, key);
                     if estimate.is_some_and(|estimate| estimate.mean.is_some()) && cell.guards.iter().any(touched) {
                         text.push_str(&format!(" {mark}"));
                     }
