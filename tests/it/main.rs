@@ -6,4 +6,5 @@ mod archive;
 mod bad_input;
 mod invariants;
 mod lab;
+mod load;
 mod study;
