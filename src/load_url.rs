@@ -5,6 +5,7 @@
 mod output;
 mod result;
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,19 +14,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use kit::{Clock, RoleConfig};
+use kit::{Clock, OpsRecord, RoleConfig};
 
 pub use output::{csv, json, text};
 pub use result::{Collected, LoadResult, Second};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, TrialFiles};
 use crate::deploy::pinning::Budget;
 use crate::environment;
-use crate::experiment::{DeploymentKind, Experiment, Levels, LoadPlan, Trial};
+use crate::experiment::{DeploymentKind, Experiment, LoadPlan};
 use crate::load::scenario::Origin;
 use crate::load::schedule::{parse_stages, total_duration};
 use crate::load::{Check, LoadSettings, Scenario, Stage, Step};
-use crate::measure::{self, TrialRecord};
+use crate::measure::{self, TrialRecord, TrialSummary};
 use crate::units::parse_duration;
 use crate::verdict::{self, Slo, Word};
 
@@ -35,7 +36,9 @@ use crate::verdict::{self, Slo, Word};
     after_help = "Without --rate or --stages the loop is closed: each connection sends its next request when its \
 answer has come. With them it is open: requests are due at times that do not depend on answers, and the time that they \
 wait for a free connection counts.\n\nStages hold their rate: 30s:100,1m:500 is 100 a second for 30 s, then 500 a second \
-for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nURL, headers and body may hold \
+for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nPercentiles count every request, \
+failed ones too, as other tools do; objectives (--slo) leave failed ones out, because a refusal is fast. An archive \
+(--out) holds *** in place of the values of headers that look secret.\n\nURL, headers and body may hold \
 {{n}}, {{user}}, {{uuid}} and {{random:1-100}}.\n\nExit codes: 0 done, 1 an objective was missed, 2 a wrong flag, URL or \
 file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached."
 )]
@@ -141,6 +144,29 @@ pub enum Judgement {
     Unknown(String),
 }
 
+/// What was measured, and what it means. What is printed, judged and archived comes from here, so that it agrees.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// What was measured.
+    pub result: LoadResult,
+    /// The same, as the record of a trial.
+    pub record: TrialRecord,
+    /// Its numbers, with what touches them.
+    pub summary: TrialSummary,
+    /// Whether the objectives hold.
+    pub judged: Judged,
+}
+
+impl Findings {
+    /// Summarises what was measured, and judges it.
+    pub fn new(result: LoadResult, slos: &[Slo]) -> Self {
+        let record = result.trial_record();
+        let summary = measure::summarize_trial(&record);
+        let judged = (!slos.is_empty()).then(|| judge(&summary, slos));
+        Self { result, record, summary, judged }
+    }
+}
+
 /// Runs the verb; says the exit code. What is wrong with the input or the surroundings goes to standard error.
 ///
 /// # Errors
@@ -159,18 +185,18 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
         Err(error) => return Ok(complain(&error, 4)),
     };
     progress.clear();
-    let judged = (!args.slo.is_empty()).then(|| judge(&result, &args.slo));
+    let findings = Findings::new(result, &args.slo);
     match args.output_format {
-        OutputFormat::Text => print!("{}", text(&result, &judged)),
-        OutputFormat::Json => println!("{:#}", json(&result, &judged)),
-        OutputFormat::Csv => print!("{}", csv(&result)),
+        OutputFormat::Text => print!("{}", text(&findings)),
+        OutputFormat::Json => println!("{:#}", json(&findings)),
+        OutputFormat::Csv => print!("{}", csv(&findings.result)),
         OutputFormat::Quiet => {}
     }
     if let Some(root) = &args.out {
-        let folder = archive(&result, &kept, &args.slo, root)?;
+        let folder = archive(&findings, &kept, &args.slo, root)?;
         eprintln!("archive: {}", folder.display());
     }
-    Ok(exit_code(&result, &judged))
+    Ok(exit_code(&findings.result, &findings.judged))
 }
 
 fn complain(error: &anyhow::Error, code: u8) -> u8 {
@@ -191,8 +217,8 @@ fn exit_code(result: &LoadResult, judged: &Judged) -> u8 {
 }
 
 /// Whether the objectives hold.
-pub fn judge(result: &LoadResult, slos: &[Slo]) -> Judgement {
-    let verdict = verdict::judge_one(slos, &measure::summarize_trial(&result.trial_record()));
+fn judge(summary: &TrialSummary, slos: &[Slo]) -> Judgement {
+    let verdict = verdict::judge_one(slos, summary);
     match verdict.verdict {
         Word::Pass => Judgement::Pass,
         Word::Fail => Judgement::Fail(verdict.which),
@@ -204,24 +230,57 @@ pub fn judge(result: &LoadResult, slos: &[Slo]) -> Judgement {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn archive(result: &LoadResult, settings: &LoadSettings, slos: &[Slo], root: &Path) -> anyhow::Result<PathBuf> {
+pub fn archive(findings: &Findings, settings: &LoadSettings, slos: &[Slo], root: &Path) -> anyhow::Result<PathBuf> {
+    let Findings { result, record, summary, .. } = findings;
     let experiment = experiment(result, settings, slos);
-    let record = TrialRecord { trial: Trial::new(0, Levels::new(), 0, result.seed), ..result.trial_record() };
     let archive = Archive::create(root, &experiment, &environment::stamp())?;
     archive.write_plan(std::slice::from_ref(&record.trial))?;
     archive.write_environment(&environment::describe(&experiment, &Budget { system: None, load: None }))?;
     let mut files = archive.begin_trial(&record.trial)?;
     files.series(&record.series)?;
+    write_history(record, result.start_unix_s, &mut files)?;
     let method = |_: &str| settings.scenario.steps.first().map_or_else(String::new, |step| step.method.clone());
     files.finish(&record.ops, record.window.clone(), &method, result.start_unix_s)?;
-    archive.append_result(&measure::summarize_trial(&record))?;
+    archive.append_result(summary)?;
     crate::run::report(&archive)?;
     Ok(archive.folder().to_owned())
 }
 
+/// A row a second, those of the warm-up too.
+fn write_history(record: &TrialRecord, start_unix_s: f64, files: &mut TrialFiles) -> anyhow::Result<()> {
+    // All of them work from the beginning to the end.
+    let (LoadPlan::Closed { users, .. } | LoadPlan::Open { connections: users, .. }) = record.load;
+    let mut running = OpsRecord::default();
+    let mut records = record.ops.iter().peekable();
+    while let Some(mut second) = records.next() {
+        while let Some(more) = records.next_if(|next| next.second == second.second) {
+            second.merge(&more);
+        }
+        running.merge(&second);
+        let unix_s = (start_unix_s + f64::from(second.second)) as u64;
+        files.history(&crate::report::csv::history_row(unix_s, users, &second, &running))?;
+    }
+    Ok(())
+}
+
+/// What the name of a header holds whose value is nobody's business.
+const SECRET: [&str; 6] = ["authorization", "cookie", "token", "key", "secret", "password"];
+
+/// The scenario as it may be kept.
+fn without_secrets(scenario: &Scenario) -> Scenario {
+    let mut scenario = scenario.clone();
+    for (name, value) in scenario.steps.iter_mut().flat_map(|step| &mut step.headers) {
+        let name = name.to_ascii_lowercase();
+        if SECRET.iter().any(|part| name.contains(part)) {
+            "***".clone_into(value);
+        }
+    }
+    scenario
+}
+
 /// The same load as an experiment, so that its archive is one like any other and can be run again.
 fn experiment(result: &LoadResult, settings: &LoadSettings, slos: &[Slo]) -> Experiment {
-    let seconds = Duration::from_secs(result.elapsed.as_secs_f64().round().max(1.0) as u64);
+    let window = result.window();
     let mut load = settings.plan.clone();
     if let LoadPlan::Closed { spawn_rate, .. } = &mut load {
         // All at once, as a rate.
@@ -235,12 +294,12 @@ fn experiment(result: &LoadResult, settings: &LoadSettings, slos: &[Slo]) -> Exp
         seed: result.seed,
         trials: 1,
         warmup: result.warmup,
-        duration: seconds,
+        duration: Duration::from_secs((window.end - window.start).into()),
         slo: slos.to_vec(),
         load,
         timeout: settings.timeout,
         external: [("default".to_owned(), settings.base_url.clone().unwrap_or_default())].into(),
-        scenario: Some(settings.scenario.clone()),
+        scenario: Some(without_secrets(&settings.scenario)),
         ..Experiment::empty()
     }
 }
@@ -254,7 +313,8 @@ pub fn settings(args: &LoadUrlArgs) -> anyhow::Result<LoadSettings> {
     let (first, _) = Origin::parse(&urls[0]).map_err(anyhow::Error::msg)?;
     let scheme = if first.https { "https" } else { "http" };
     let body = args.body.as_deref().map(body).transpose()?;
-    let steps = urls.into_iter().map(|url| step(args, url, body.as_ref())).collect::<anyhow::Result<_>>()?;
+    let headers = headers(args)?;
+    let steps = urls.into_iter().map(|url| step(args, url, &headers, body.as_ref())).collect::<anyhow::Result<_>>()?;
     let (plan, length) = plan(args)?;
     Ok(LoadSettings {
         base_url: Some(format!("{scheme}://{}", first.authority)),
@@ -291,19 +351,34 @@ fn body(text: &str) -> anyhow::Result<String> {
     }
 }
 
-fn step(args: &LoadUrlArgs, url: String, body: Option<&String>) -> anyhow::Result<Step> {
+/// The headers, each name once: of two, one would silently be left out.
+fn headers(args: &LoadUrlArgs) -> anyhow::Result<BTreeMap<String, String>> {
+    let content_type = args.content_type.iter().map(|value| ("content-type".to_owned(), value.clone()));
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in args.headers.iter().cloned().chain(content_type) {
+        anyhow::ensure!(
+            !headers.keys().any(|known| known.eq_ignore_ascii_case(&name)),
+            "header {name} is given twice; give it once, with both values where it may have several ('accept: a, b')"
+        );
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+fn step(
+    args: &LoadUrlArgs,
+    url: String,
+    headers: &BTreeMap<String, String>,
+    body: Option<&String>,
+) -> anyhow::Result<Step> {
     // Read here for the message; the role reads it again.
     Origin::parse(&url).map_err(anyhow::Error::msg)?;
     let method = args.method.clone().unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());
-    let mut headers: std::collections::BTreeMap<_, _> = args.headers.iter().cloned().collect();
-    if let Some(content_type) = &args.content_type {
-        headers.insert("content-type".to_owned(), content_type.clone());
-    }
     Ok(Step {
         name: Some(method.clone()),
         method,
         path: url,
-        headers,
+        headers: headers.clone(),
         body: body.cloned(),
         weight: 1,
         repeat: 1,
@@ -321,7 +396,8 @@ fn plan(args: &LoadUrlArgs) -> anyhow::Result<(LoadPlan, Option<Duration>)> {
     if let Some(text) = &args.stages {
         let stages = parse_stages(text).map_err(anyhow::Error::msg)?;
         anyhow::ensure!(args.warmup.is_zero(), "--warmup goes with --rate; make the first stage the warm-up instead");
-        let length = args.duration.or_else(|| total_duration(&stages));
+        // Whichever ends first: after the last stage nothing is offered.
+        let length = args.duration.into_iter().chain(total_duration(&stages)).min();
         return Ok((open(stages), length));
     }
     if let Some(rate) = args.rate {
@@ -388,12 +464,12 @@ pub fn load(
     hosted.join()?;
 
     let drained_ns = series.last().map_or_else(|| admin.clock.now_ns(), |point| point.at_ns);
-    let planned_ns = settings.duration.map(|duration| origin_ns + duration.as_nanos() as u64);
-    let end_ns = [Some(drained_ns), planned_ns, stopped_ns].into_iter().flatten().min().unwrap_or(drained_ns);
+    let end_ns = end_ns(&settings, origin_ns, drained_ns).min(stopped_ns.unwrap_or(u64::MAX));
     let (ops, seconds, records) = collected.finish();
     Ok(LoadResult {
         target: target.to_owned(),
         plan: settings.plan,
+        requests: settings.requests,
         seed,
         warmup,
         elapsed: Duration::from_nanos(end_ns.saturating_sub(origin_ns)).saturating_sub(warmup),
@@ -405,6 +481,15 @@ pub fn load(
         start_unix_s,
         interrupted: stopped_ns.is_some(),
     })
+}
+
+/// When the measured stretch ended by itself. A schedule lasts as long as was asked for, although its last request is
+/// answered a little earlier; what is counted ends with its last answer.
+fn end_ns(settings: &LoadSettings, origin_ns: u64, drained_ns: u64) -> u64 {
+    let Some(length) = settings.duration else { return drained_ns };
+    let planned_ns = origin_ns + length.as_nanos() as u64;
+    let scheduled = matches!(settings.plan, LoadPlan::Open { .. }) && settings.requests.is_none();
+    if scheduled { planned_ns } else { planned_ns.min(drained_ns) }
 }
 
 /// A message for each Ctrl-C.
@@ -479,7 +564,8 @@ impl Progress {
     }
 }
 
-fn parse_slo(text: &str) -> Result<Slo, String> {
+/// Reads an objective; for flags.
+pub(crate) fn parse_slo(text: &str) -> Result<Slo, String> {
     Slo::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
@@ -550,14 +636,16 @@ mod tests {
             });
         }
         ops.errors.insert("HTTP 503".to_owned(), 1);
+        let records = vec![serde_json::to_string(&ops).unwrap()];
         LoadResult {
             target: "http://x/".to_owned(),
             plan: LoadPlan::Closed { users: 1, think: Duration::ZERO, spawn_rate: 0.0 },
+            requests: None,
             seed: 0,
             warmup: Duration::ZERO,
             elapsed: Duration::from_secs(2),
             ops,
-            records: Vec::new(),
+            records,
             seconds: Vec::new(),
             series: Vec::new(),
             origin_ns: 0,
@@ -583,6 +671,9 @@ mod tests {
 
         let staged = settings(&args("http://h/ --stages 30s:100,1m:~500").unwrap()).unwrap();
         assert_eq!(staged.duration, Some(Duration::from_secs(90)));
+        let cut = settings(&args("http://h/ --stages 30s:100 -d 10s").unwrap()).unwrap();
+        let short = settings(&args("http://h/ --stages 3s:100 -d 10s").unwrap()).unwrap();
+        assert_eq!([cut.duration, short.duration], [10, 3].map(|s| Some(Duration::from_secs(s))));
     }
 
     #[test]
@@ -601,6 +692,8 @@ mod tests {
             ("http://h/ --stages 5", "30s:100,1m:500"),
             ("http://h/ --arrivals poisson", "needs --rate"),
             ("http://h/ -b @/no/such/file", "reading the body from"),
+            ("http://h/ -H accept:a -H Accept:b", "header Accept is given twice"),
+            ("http://h/ -H content-type:a -T b", "header content-type is given twice"),
             ("--urls-from-file /no/such/file", "reading /no/such/file"),
         ] {
             let error = args(line).and_then(|args| settings(&args).map(|_| ()).map_err(|error| format!("{error:#}")));
@@ -611,7 +704,7 @@ mod tests {
 
     #[test]
     fn the_json_has_the_names_of_the_field_and_null_for_what_was_not_measured() {
-        let json = json(&result(), &None);
+        let json = json(&Findings::new(result(), &[]));
         for (pointer, expect) in [
             ("/summary/successRate", serde_json::json!(1.0)),
             ("/summary/requestsPerSec", serde_json::json!(1.5)),
@@ -635,11 +728,13 @@ mod tests {
 
     #[test]
     fn the_text_has_the_sections_of_the_field_in_order() {
-        let text = text(&result(), &Some(Judgement::Fail(vec!["p95 <= 1ms".to_owned()])));
+        let judged = Some(Judgement::Fail(vec!["p95 <= 1ms".to_owned()]));
+        let text = text(&Findings { judged, ..Findings::new(result(), &[]) });
         let sections = [
             "Summary:",
             "Response time histogram:",
             "Response time distribution:",
+            "of all 3 requests, 1 of which failed; objectives look at the other 2",
             "Details",
             "Status code distribution:",
             "[503] 1 responses",
@@ -647,6 +742,97 @@ mod tests {
         ];
         let places: Vec<_> = sections.iter().map(|section| text.find(section)).collect();
         assert!(places.is_sorted() && places[0] == Some(0), "{places:?}\n{text}");
+    }
+
+    /// Records of the requests that were intended in a second, each answered after a millisecond.
+    fn answered(count: u64, second: u32) -> OpsRecord {
+        let mut ops = OpsRecord { second, ..OpsRecord::default() };
+        let op = Op {
+            intended_ns: 0,
+            released_ns: 0,
+            started_ns: 0,
+            finished_ns: 1_000_000,
+            outcome: Outcome::Ok,
+            status: 200,
+            units: 1,
+            bytes: 10,
+        };
+        (0..count).for_each(|_| ops.record(&op));
+        ops
+    }
+
+    fn collected(elapsed_ms: u64, plan: LoadPlan, requests: Option<u64>, counts: &[u64]) -> LoadResult {
+        let mut collected = Collected::default();
+        for (second, count) in counts.iter().enumerate() {
+            let line = serde_json::to_string(&answered(*count, second as u32)).unwrap();
+            collected.take(&line, 0, true).unwrap();
+        }
+        let (ops, seconds, records) = collected.finish();
+        let elapsed = Duration::from_millis(elapsed_ms);
+        LoadResult { elapsed, plan, requests, ops, seconds, records, ..result() }
+    }
+
+    fn open(rate: f64) -> LoadPlan {
+        let stages = vec![Stage { duration: None, from_per_s: rate, to_per_s: rate }];
+        LoadPlan::Open { stages, poisson: false, connections: 9 }
+    }
+
+    #[test]
+    fn rates_are_over_what_was_measured_and_every_operation_is_in_the_window() {
+        for (elapsed_ms, counts, window, rate) in [
+            (200, &[1000][..], 0..1, 5000.0),
+            (2600, &[1000, 1000, 600], 0..3, 1000.0),
+            (2000, &[500, 500], 0..2, 500.0),
+        ] {
+            let result = collected(elapsed_ms, result().plan, None, counts);
+            let printed = result.rate_per_s();
+            let findings = Findings::new(result, &[]);
+            assert_eq!(findings.record.window, window);
+            assert_eq!(findings.summary.total_requests, counts.iter().sum::<u64>());
+            assert_eq!(findings.summary.measured_s, elapsed_ms as f64 / 1e3);
+            assert_eq!((findings.summary.throughput_rps, printed), (Some(rate), rate), "{elapsed_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_ended_as_it_should_was_kept() {
+        for (elapsed_ms, requests, counts) in [
+            (500, Some(100), &[100][..]),
+            // The target was slow: the schedule was over long before.
+            (4500, Some(100), &[100]),
+            (2600, None, &[200, 200, 120]),
+        ] {
+            let findings = Findings::new(collected(elapsed_ms, open(200.0), requests, counts), &[]);
+            let ids: Vec<_> = findings.summary.guards.iter().map(|guard| guard.id.as_str()).collect();
+            assert!(!ids.contains(&"generator-limited"), "{elapsed_ms} ms: {:?}", findings.summary.guards);
+        }
+        let less = Findings::new(collected(2000, open(200.0), None, &[100, 100]), &[]);
+        assert_eq!(less.summary.guards[0].what, "50.0 % of the planned 400 operations were started");
+        assert!(text(&less).contains("generator-limited: 50.0 %"), "what is shown is what is judged");
+    }
+
+    #[test]
+    fn a_schedule_lasts_as_long_as_was_asked_for_and_a_count_until_its_last_answer() {
+        let of = |line: &str| settings(&args(line).unwrap()).unwrap();
+        for (line, drained_ns, end) in [
+            ("http://h/ -r 200 -d 1s", 995_000_000, 1_000_000_000),
+            ("http://h/ -r 200 -d 1s", 3_000_000_000, 1_000_000_000),
+            ("http://h/ -r 200 -n 100 -d 1s", 495_000_000, 495_000_000),
+            ("http://h/ -n 100", 200_000_000, 200_000_000),
+            ("http://h/ -d 1s", 1_200_000_000, 1_000_000_000),
+        ] {
+            assert_eq!(end_ns(&of(line), 0, drained_ns), end, "{line}");
+        }
+    }
+
+    #[test]
+    fn headers_that_look_secret_are_archived_without_their_values() {
+        let line = "http://h/ -H Authorization:a -H cookie:b -H X-Api-Key:c -H my-token:d -H accept:e";
+        let settings = settings(&args(line).unwrap()).unwrap();
+        let kept = experiment(&result(), &settings, &[]).scenario.unwrap();
+        let values: Vec<_> = kept.steps[0].headers.values().map(String::as_str).collect();
+        assert_eq!(values, ["***", "***", "e", "***", "***"]);
+        assert_eq!(settings.scenario.steps[0].headers["Authorization"], "a", "it is sent all the same");
     }
 
     #[test]

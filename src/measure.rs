@@ -75,6 +75,8 @@ pub struct TrialRecord {
     pub series: Vec<Sample>,
     /// The measured seconds.
     pub window: Range<u32>,
+    /// How long was measured, where that is not the whole window: rates are divided by it. None is the window's length.
+    pub measured_s: Option<f64>,
     /// Who took part.
     pub participants: Vec<Participant>,
     /// Why the trial is not valid, when something went wrong that its operations do not show.

@@ -119,6 +119,7 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
         ops: collected.ops,
         series: collected.series,
         window,
+        measured_s: None,
         participants: running.started.iter().map(|started| started.participant.clone()).collect(),
         failure,
     };

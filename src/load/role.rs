@@ -133,7 +133,8 @@ impl Generator {
         env.recorder.set_origin(origin_ns);
         self.signal.send_replace(Signal::Start(origin_ns));
         self.follow(env, origin_ns).await?;
-        env.recorder.collect(env.clock.now_ns());
+        // Nothing more comes: the last second is complete although it is not over, and an open one has no durations.
+        env.recorder.collect(u64::MAX);
         env.control.set_drained();
         Ok(())
     }

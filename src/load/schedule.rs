@@ -125,6 +125,37 @@ pub fn total_duration(stages: &[Stage]) -> Option<Duration> {
     stages.iter().map(|stage| stage.duration).sum()
 }
 
+/// The stages as far as they go before `end`, and before they have given `most` arrivals.
+pub fn until(stages: &[Stage], end: Duration, most: Option<u64>) -> Vec<Stage> {
+    let mut left = end;
+    let mut mass = most.map_or(f64::INFINITY, |most| most as f64);
+    let mut kept = Vec::new();
+    for stage in stages {
+        let length = kept_of(stage, left, mass);
+        let cut = cut(stage, length);
+        left -= length;
+        // Rounding must not make it negative.
+        mass = (mass - mass_of(&cut)).max(0.0);
+        kept.push(cut);
+        if stage.duration != Some(length) {
+            break;
+        }
+    }
+    kept
+}
+
+/// How much of a stage lies within `left` and within `mass` arrivals.
+fn kept_of(stage: &Stage, left: Duration, mass: f64) -> Duration {
+    let length = stage.duration.map_or(left, |duration| duration.min(left));
+    if mass < mass_of(stage) { length.min(Duration::from_secs_f64(time_to_mass(stage, mass))) } else { length }
+}
+
+fn cut(stage: &Stage, length: Duration) -> Stage {
+    let share = stage.duration.map_or(0.0, |duration| length.as_secs_f64() / duration.as_secs_f64());
+    let to_per_s = stage.from_per_s + (stage.to_per_s - stage.from_per_s) * share;
+    Stage { duration: Some(length), from_per_s: stage.from_per_s, to_per_s }
+}
+
 /// Reads stages such as `30s:100,1m:500`: for 30 s 100 a second, then for a minute 500 a second.
 ///
 /// `~` before a rate ramps linearly from the rate before it (0 at the beginning) over the stage: `30s:~100` goes from
@@ -224,6 +255,24 @@ mod tests {
             (0..3).flat_map(|lane| Schedule::new(&parse_stages("1s:100").unwrap(), true, 7).lane(lane, 3)).collect();
         merged.sort_unstable();
         assert_eq!(merged, all);
+    }
+
+    #[test]
+    fn stages_are_cut_at_a_time_or_at_a_number_of_arrivals() {
+        let held = [Stage { duration: None, from_per_s: 200.0, to_per_s: 200.0 }];
+        let ramps = parse_stages("1s:10,2s:~30,5s:7").unwrap();
+        for (stages, end_ms, most, lengths_ms, holds) in [
+            (&held[..], 2600, None, vec![2600], 520.0),
+            (&held[..], 5000, Some(100), vec![500], 100.0),
+            (&ramps[..], 2000, None, vec![1000, 1000], 10.0 + 15.0),
+            (&ramps[..], 9000, Some(5), vec![500], 5.0),
+            (&ramps[..], 4000, Some(1_000), vec![1000, 2000, 1000], 10.0 + 40.0 + 7.0),
+        ] {
+            let kept = until(stages, Duration::from_millis(end_ms), most);
+            let found: Vec<_> = kept.iter().map(|stage| stage.duration.unwrap().as_millis()).collect();
+            assert_eq!(found, lengths_ms, "{end_ms} ms, {most:?}");
+            assert!((arrivals(&kept) - holds).abs() < 1e-6, "{}", arrivals(&kept));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kit::op::Latencies;
 use serde_json::{Map, Value, json};
 
 use super::result::LoadResult;
-use super::{Judged, Judgement};
+use super::{Findings, Judgement};
 
 const PERCENTILES: [(&str, f64); 9] = [
     ("p10", 0.10),
@@ -27,15 +27,16 @@ const BARS: usize = 11;
 const BAR_WIDTH: u64 = 32;
 
 /// The summary for people.
-pub fn text(result: &LoadResult, judged: &Judged) -> String {
+pub fn text(findings: &Findings) -> String {
     let mut out = String::new();
+    let result = &findings.result;
     let latency = result.latency();
     // Writing into a string does not fail.
     let _ = summary(&mut out, result, &latency);
     let _ = histogram_text(&mut out, &latency);
     let _ = distribution(&mut out, result, &latency);
     let _ = counts(&mut out, result);
-    let _ = notes(&mut out, result, judged);
+    let _ = notes(&mut out, findings);
     out
 }
 
@@ -71,6 +72,11 @@ fn histogram_text(out: &mut String, latency: &Latencies) -> std::fmt::Result {
 
 fn distribution(out: &mut String, result: &LoadResult, latency: &Latencies) -> std::fmt::Result {
     writeln!(out, "\nResponse time distribution:")?;
+    if let (failed @ 1.., all) = (result.ops.failed, latency.count()) {
+        // The field counts refusals; an objective does not, because they are fast.
+        let judged = all.saturating_sub(failed);
+        writeln!(out, "  of all {all} requests, {failed} of which failed; objectives look at the other {judged}")?;
+    }
     for (_, quantile) in PERCENTILES {
         if let Some(value) = latency.quantile(quantile) {
             let percent = quantile * 100.0;
@@ -110,15 +116,15 @@ fn counts(out: &mut String, result: &LoadResult) -> std::fmt::Result {
     Ok(())
 }
 
-fn notes(out: &mut String, result: &LoadResult, judged: &Judged) -> std::fmt::Result {
-    let guards = result.guards();
+fn notes(out: &mut String, findings: &Findings) -> std::fmt::Result {
+    let guards = &findings.summary.guards;
     if !guards.is_empty() {
         writeln!(out, "\nTake care:")?;
     }
     for guard in guards {
         writeln!(out, "  {}: {}; {}", guard.id, guard.what, guard.advice)?;
     }
-    match judged {
+    match &findings.judged {
         None => Ok(()),
         Some(Judgement::Pass) => writeln!(out, "\nVerdict: pass"),
         Some(Judgement::Fail(which)) => writeln!(out, "\nVerdict: fail ({})", which.join("; ")),
@@ -127,7 +133,8 @@ fn notes(out: &mut String, result: &LoadResult, judged: &Judged) -> std::fmt::Re
 }
 
 /// The summary for programs: oha's names, times in seconds.
-pub fn json(result: &LoadResult, judged: &Judged) -> Value {
+pub fn json(findings: &Findings) -> Value {
+    let result = &findings.result;
     let latency = result.latency();
     let total_s = result.elapsed.as_secs_f64();
     let data = result.ops.bytes as f64;
@@ -157,7 +164,7 @@ pub fn json(result: &LoadResult, judged: &Judged) -> Value {
         },
         "statusCodeDistribution": result.ops.statuses,
         "errorDistribution": result.errors(),
-        "scalelab": ours(result, judged),
+        "scalelab": ours(findings),
     })
 }
 
@@ -182,9 +189,11 @@ fn metrics(result: &LoadResult, latency: &Latencies) -> Value {
     })
 }
 
-fn ours(result: &LoadResult, judged: &Judged) -> Value {
+fn ours(findings: &Findings) -> Value {
+    let Findings { result, summary, judged, .. } = findings;
     let ops = &result.ops;
     json!({
+        "latencyWithoutFailed": percentiles(&ops.total),
         "wait": percentiles(&ops.wait),
         "work": percentiles(&ops.work),
         "lag": percentiles(&ops.lag),
@@ -192,7 +201,7 @@ fn ours(result: &LoadResult, judged: &Judged) -> Value {
         "offered": ops.count(),
         "seed": result.seed,
         "interrupted": result.interrupted,
-        "guards": result.guards(),
+        "guards": summary.guards,
         "verdict": judged.as_ref().map(|judged| match judged {
             Judgement::Pass => json!({ "verdict": "pass" }),
             Judgement::Fail(which) => json!({ "verdict": "fail", "which": which }),

@@ -3,14 +3,15 @@
 //! The one rule: everything printed is a function of [`LoadResult`], and so is what is archived and judged.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use kit::series::Point;
 use kit::{OpsRecord, op::Latencies};
 
-use crate::experiment::{LoadPlan, Trial};
-use crate::load::driver::NOT_SENT;
-use crate::measure::{Guard, Participant, Sample, TrialRecord};
+use crate::experiment::{Levels, LoadPlan, Trial};
+use crate::load::schedule;
+use crate::measure::{OpsLog, Participant, Sample, TrialRecord};
 
 /// What a load of an address left behind.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct LoadResult {
     pub target: String,
     /// How.
     pub plan: LoadPlan,
+    /// After how many requests it was to end.
+    pub requests: Option<u64>,
     /// Where its random decisions started.
     pub seed: u64,
     /// How much of the beginning is not measured.
@@ -54,18 +57,9 @@ pub struct Second {
 }
 
 impl LoadResult {
-    /// The records, decoded one at a time.
-    pub fn ops_records(&self) -> impl Iterator<Item = OpsRecord> {
-        self.records.iter().filter_map(|line| serde_json::from_str(line).ok())
-    }
-
     /// Total times of all operations, as the field counts them: those that were refused are in.
     pub fn latency(&self) -> Latencies {
-        let mut all = self.ops.total.clone();
-        if let Some(failed) = &self.ops.failed_total {
-            all.add(failed);
-        }
-        all
+        all_times(&self.ops)
     }
 
     /// Operations that were answered, whatever the answer.
@@ -90,72 +84,15 @@ impl LoadResult {
         nothing_sent.then(|| self.errors().into_keys().collect::<Vec<_>>().join(", "))
     }
 
-    /// The generator's own limits, where they touch the numbers.
-    pub fn guards(&self) -> Vec<Guard> {
-        let mut seen = Vec::new();
-        if let LoadPlan::Open { .. } = self.plan {
-            seen.extend(self.not_achieved());
-            seen.extend(self.late());
-        }
-        seen.extend(self.busy());
-        seen.into_iter().map(|(what, advice)| guard("generator-limited", what, advice)).collect()
-    }
-
-    fn not_achieved(&self) -> Option<(String, &'static str)> {
-        let offered = self.ops.count();
-        let sent = offered - self.ops.errors.get(NOT_SENT).copied().unwrap_or(0);
-        let share = sent as f64 / offered.max(1) as f64;
-        (share < 0.99).then(|| {
-            (
-                format!("only {:.1} % of the offered requests were sent", share * 100.0),
-                "the target is slower than the schedule; offer less, or give it more connections (-c)",
-            )
-        })
-    }
-
-    fn late(&self) -> Option<(String, &'static str)> {
-        let (lag, total) = (self.ops.lag.quantile(0.99)?, self.ops.total.quantile(0.99)?);
-        (lag > Duration::from_millis(1).max(total / 10)).then(|| {
-            (
-                format!("the generator was {lag:.1?} late at p99"),
-                "leave it a CPU of its own, offer less, or use another machine",
-            )
-        })
-    }
-
-    fn busy(&self) -> Option<(String, &'static str)> {
-        let warm_ns = self.origin_ns + self.warmup.as_nanos() as u64;
-        let shares: Vec<f64> = self
-            .series
-            .iter()
-            .filter(|point| point.name == "thread_busy" && point.at_ns > warm_ns)
-            .filter_map(|point| point.value)
-            .collect();
-        let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
-        (mean > 0.8).then(|| {
-            (
-                format!("the busiest thread of the generator was {:.0} % busy", mean * 100.0),
-                "the target may be faster than this: use more --threads, or more machines",
-            )
-        })
-    }
-
-    /// The same as the record of a trial, which is what summaries, verdicts and archives are made of.
+    /// The same as the record of a trial, which is what summaries, guards, verdicts and archives are made of.
     pub fn trial_record(&self) -> TrialRecord {
-        let warmup_s = self.warmup.as_secs_f64().ceil() as u32;
-        let end_s = warmup_s + (self.elapsed.as_secs_f64().round() as u32).max(1);
         TrialRecord {
-            trial: Trial {
-                index: 0,
-                name: "000_load_r0".to_owned(),
-                levels: BTreeMap::new(),
-                repetition: 0,
-                seed: self.seed,
-            },
-            load: self.plan.clone(),
-            ops: self.ops_records().collect(),
+            trial: Trial { seed: self.seed, ..Trial::new(0, Levels::new(), 0, self.seed) },
+            load: self.offered(),
+            ops: self.log(),
             series: self.series.iter().map(|point| self.sample(point)).collect(),
-            window: warmup_s..end_s,
+            window: self.window(),
+            measured_s: Some(self.elapsed.as_secs_f64()),
             participants: vec![Participant {
                 role: "load".to_owned(),
                 replica: 1,
@@ -166,6 +103,31 @@ impl LoadResult {
             }],
             failure: None,
         }
+    }
+
+    /// Every second that holds measured operations; the last one may have been cut short.
+    pub fn window(&self) -> Range<u32> {
+        let begin = ceil_s(self.warmup);
+        let last = self.seconds.last().map_or(0, |second| second.second + 1);
+        begin..ceil_s(self.warmup + self.elapsed).max(last).max(begin + 1)
+    }
+
+    /// The plan as far as it went. What it would have offered after its end was not missed.
+    fn offered(&self) -> LoadPlan {
+        let mut plan = self.plan.clone();
+        if let LoadPlan::Open { stages, .. } = &mut plan {
+            *stages = schedule::until(stages, self.warmup + self.elapsed, self.requests);
+        }
+        plan
+    }
+
+    fn log(&self) -> OpsLog {
+        let mut log = OpsLog::default();
+        for line in &self.records {
+            // Cannot fail: it was read before.
+            let _ = log.add(line);
+        }
+        log
     }
 
     fn sample(&self, point: &Point) -> Sample {
@@ -179,14 +141,17 @@ impl LoadResult {
     }
 }
 
-fn guard(id: &str, what: String, advice: &str) -> Guard {
-    Guard {
-        id: id.to_owned(),
-        touches: vec!["throughput".to_owned(), "latency".to_owned()],
-        at: String::new(),
-        what,
-        advice: advice.to_owned(),
+fn ceil_s(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
+}
+
+/// Total times of all operations of a record, failed ones too.
+fn all_times(record: &OpsRecord) -> Latencies {
+    let mut all = record.total.clone();
+    if let Some(failed) = &record.failed_total {
+        all.add(failed);
     }
+    all
 }
 
 /// Collects records as they are read, and knows what has happened so far.
@@ -260,10 +225,7 @@ impl Collected {
 
 impl Second {
     fn of(second: u32, record: &OpsRecord) -> Self {
-        let mut all = record.total.clone();
-        if let Some(failed) = &record.failed_total {
-            all.add(failed);
-        }
+        let all = all_times(record);
         let latency = (all.count() > 0)
             .then(|| [0.5, 0.9, 0.95, 0.99, 1.0].map(|quantile| all.quantile(quantile).unwrap_or_default()));
         Self { second, counts: [record.ok, record.failed, record.unknown, record.wrong], latency }

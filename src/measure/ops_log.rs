@@ -56,7 +56,7 @@ struct Brief {
 }
 
 impl OpsLog {
-    /// An empty log.
+    /// An empty log on disk.
     ///
     /// # Errors
     /// When there is no place for temporary files, as surroundings.
@@ -125,9 +125,16 @@ impl OpsLog {
     }
 }
 
+impl Default for OpsLog {
+    /// An empty log in memory, for what is at hand.
+    fn default() -> Self {
+        Self { kept: Kept::Memory(Vec::new()), end: 0, places: Vec::new() }
+    }
+}
+
 impl FromIterator<OpsRecord> for OpsLog {
     fn from_iter<T: IntoIterator<Item = OpsRecord>>(records: T) -> Self {
-        let mut log = Self { kept: Kept::Memory(Vec::new()), end: 0, places: Vec::new() };
+        let mut log = Self::default();
         for record in records {
             // Neither can fail: a record is numbers, strings and histograms within bounds, and memory takes it.
             let line = serde_json::to_string(&record).unwrap_or_default();

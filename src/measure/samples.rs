@@ -42,6 +42,7 @@ pub fn record(per_second: u64, total_ms: u64) -> TrialRecord {
         ops: (0..12).map(second).collect(),
         series: Vec::new(),
         window: 2..12,
+        measured_s: None,
         participants: Vec::new(),
         failure: None,
     }

@@ -13,14 +13,15 @@ use crate::measure::{
     KindSummary, Participant, ReplicaUse, Sample, SecondSummary, Spread, TrialRecord, TrialSummary, guards,
 };
 
-/// A trial in numbers. Rates are over the window's length; percentiles come from merged histograms.
+/// A trial in numbers. Rates are over the length that was measured; percentiles come from merged histograms.
 ///
 /// Throughput counts what was answered, goodput `ok`, offered everything intended. A trial in which nothing was
 /// answered, or that carries a failure, is invalid; its numbers are kept as far as they exist. Every published number
 /// that is null has its reason in `null_reasons`.
 pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
     let ops = merge(record.ops.iter().filter(|op| record.window.contains(&op.second)));
-    let measured_s = f64::from(record.window.end.saturating_sub(record.window.start));
+    let window_s = f64::from(record.window.end.saturating_sub(record.window.start));
+    let measured_s = record.measured_s.unwrap_or(window_s);
     let replicas: Vec<ReplicaUse> = record.participants.iter().map(|who| replica_use(who, record)).collect();
     let cpu = total(&replicas, &record.participants, |used| used.cpu, |who| who.no_cpu.as_deref(), "CPU");
     let memory =

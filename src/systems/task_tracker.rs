@@ -118,7 +118,7 @@ impl System for TaskTracker {
     fn notes(&self, experiment: &Experiment) -> Vec<String> {
         let argon2 = experiment.settings.get("argon2").map_or_else(|| "default".to_owned(), ToString::to_string);
         let database = experiment.backends.get("database").map_or("sqlite", String::as_str);
-        vec![
+        let mut notes = vec![
             format!(
                 "Password hashing (argon2id) cost: {}. It is paid in set-up, before anything is measured.",
                 argon2.trim_matches('"')
@@ -128,7 +128,12 @@ impl System for TaskTracker {
                 .to_owned(),
             "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
                 .to_owned(),
-        ]
+        ];
+        if database == "postgres" {
+            let not_counted = "CPU and memory of the Postgres server are not counted; SQLite's are, inside the roles.";
+            notes.push(not_counted.to_owned());
+        }
+        notes
     }
 }
 

@@ -6,5 +6,6 @@ mod archive;
 mod bad_input;
 mod invariants;
 mod lab;
+mod load;
 mod page;
 mod study;
