@@ -283,7 +283,7 @@ impl TrialFiles {
     }
 
     /// Writes what is written whole once the trial has ended: the interval log, and the tables by kind.
-    /// `method` gives the HTTP method of a kind, `start_unix_s` is when the schedule began.
+    /// `measured_s` is how long was measured, `method` gives the HTTP method of a kind, `start_unix_s` is when the schedule began.
     ///
     /// # Errors
     /// As [`TrialFiles::series`].
@@ -291,11 +291,11 @@ impl TrialFiles {
         &self,
         ops: &OpsLog,
         window: Range<u32>,
+        measured_s: f64,
         method: &dyn Fn(&str) -> String,
         start_unix_s: f64,
     ) -> anyhow::Result<()> {
         let write = |name: &str, bytes: &[u8]| write_whole(&self.folder.join(name), bytes);
-        let measured_s = f64::from(window.end.saturating_sub(window.start));
         write("ops.hlog", &hlog::interval_log(ops, start_unix_s)?)?;
         write("stats.csv", csv::stats_csv(ops, window, method, measured_s).as_bytes())?;
         write("failures.csv", csv::failures_csv(ops, method, start_unix_s as u64).as_bytes())

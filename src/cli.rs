@@ -96,7 +96,7 @@ struct Common {
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// What must hold, such as 'p95 <= 250ms'; repeat for more
-    #[arg(long, value_name = "SLO", value_parser = parse_slo)]
+    #[arg(long, value_name = "SLO", value_parser = load_url::parse_slo)]
     slo: Vec<Slo>,
     /// Print the experiment that the flags make, and stop
     #[arg(long)]
@@ -185,10 +185,6 @@ enum Architectures {
     Both,
     Monolith,
     Microservices,
-}
-
-fn parse_slo(text: &str) -> Result<Slo, String> {
-    Slo::try_from(text.to_owned())
 }
 
 /// Parses the command line, calls, and turns the result into an exit code.

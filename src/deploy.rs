@@ -88,11 +88,9 @@ impl AdminClient {
 
     fn get(&self, path: &str) -> anyhow::Result<String> {
         let Self::Http { base, token, agent } = self else { anyhow::bail!("no HTTP here") };
-        let mut answer = agent
-            .get(format!("{base}{path}"))
-            .header("authorization", format!("Bearer {token}"))
-            .call()
-            .with_context(|| format!("asking {base}{path}"))?;
+        let ask = || agent.get(format!("{base}{path}")).header("authorization", format!("Bearer {token}")).call();
+        // Once more, because a kept connection may have gone stale; reading changes nothing.
+        let mut answer = ask().or_else(|_| ask()).with_context(|| format!("asking {base}{path}"))?;
         answer.body_mut().with_config().limit(1 << 30).read_to_string().with_context(|| format!("reading {base}{path}"))
     }
 

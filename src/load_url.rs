@@ -240,7 +240,8 @@ pub fn archive(findings: &Findings, settings: &LoadSettings, slos: &[Slo], root:
     files.series(&record.series)?;
     write_history(record, result.start_unix_s, &mut files)?;
     let method = |_: &str| settings.scenario.steps.first().map_or_else(String::new, |step| step.method.clone());
-    files.finish(&record.ops, record.window.clone(), &method, result.start_unix_s)?;
+    let measured_s = record.measured_s.unwrap_or_else(|| f64::from(record.window.end - record.window.start));
+    files.finish(&record.ops, record.window.clone(), measured_s, &method, result.start_unix_s)?;
     archive.append_result(summary)?;
     crate::run::report(&archive)?;
     Ok(archive.folder().to_owned())

@@ -340,7 +340,8 @@ fn measure(
         failure = failure.or_else(|| running.ended()).or_else(|| Some(format!("{error:#}")));
     }
     collected.write_history(u32::MAX, start_unix_s, files)?;
-    files.finish(&collected.ops, window, &|kind| method_of(site, kind), start_unix_s)?;
+    let measured_s = f64::from(window.end - window.start);
+    files.finish(&collected.ops, window, measured_s, &|kind| method_of(site, kind), start_unix_s)?;
     Ok(failure)
 }
 

@@ -68,7 +68,7 @@ fn generator_limited(record: &TrialRecord, summary: &TrialSummary) -> Option<Gua
     if seen.is_empty() {
         return None;
     }
-    let advice = "give the generator its own CPUs or more workers (--load-workers), or offer less";
+    let advice = "give the generator its own CPUs or more of them (--load-workers, --threads), or offer less";
     Some(guard(
         "generator-limited",
         &["throughput", "latency", "efficiency", "capacity"],

@@ -263,6 +263,10 @@ fn spread_values(spread: &Spread) -> impl Iterator<Item = (&'static str, Option<
     .into_iter()
 }
 
+/// From this many trials on, intervals of durations are taken on the logarithmic scale: with fewer, Student's t is so wide
+/// that taking it back from logarithms says nothing any more.
+const ENOUGH_FOR_LOGS: usize = 5;
+
 /// Mean and t-interval of the values of valid trials. One trial without the number takes it from the cell, because the
 /// mean of the others would be of a different thing. The interval of a duration comes from the logarithms, so that it
 /// never reaches zero; where a duration is zero, and for everything else, it is the plain one, cut at zero.
@@ -271,7 +275,8 @@ fn estimate(key: &str, each: &[Option<f64>], reason: String) -> Estimate {
     if values.is_empty() || values.len() < each.len() {
         return Estimate { values, null_reason: Some(reason), ..Estimate::default() };
     }
-    let of_duration = if key.ends_with("_ms") { stats::log_t_interval(&values) } else { None };
+    let of_duration =
+        if key.ends_with("_ms") && values.len() >= ENOUGH_FOR_LOGS { stats::log_t_interval(&values) } else { None };
     let interval = of_duration.or_else(|| stats::t_interval(&values));
     Estimate {
         mean: stats::mean(&values),

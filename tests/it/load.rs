@@ -165,14 +165,11 @@ fn an_archived_load_holds_what_was_printed_and_no_secret_and_can_be_drawn_again(
     assert!(read(&archive.join("report.html")).contains(&server.url));
 }
 
-/// The command line is left out: it is written, and cleaned, by whoever describes the environment.
 fn no_secret(archive: &Path, secret: &str) {
-    let environment = json(&read(&archive.join("environment.json")));
-    let command = environment["command"].as_str().unwrap();
     let all = files(&archive.canonicalize().unwrap());
     assert!(all.iter().any(|path| path.ends_with("experiment.toml")));
     for path in all {
-        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).replace(command, "");
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
         assert!(!text.contains(secret), "{}", path.display());
     }
 }
