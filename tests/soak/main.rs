@@ -1,5 +1,6 @@
-//! Fifteen minutes of load: from minute five on, memory and open files of every replica stay within ±5 % of their
-//! median. `SOAK_MINUTES` shortens it, and then the first third is left out.
+//! Fifteen minutes of load: from minute five on, memory and open files of every replica stay flat. The median of each
+//! minute is within ±5 % of the median of all, so that a buffer that comes and goes within a second is no leak, and a
+//! leak is not hidden. `SOAK_MINUTES` shortens it, and then the first third is left out.
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -23,19 +24,22 @@ fn main() -> ExitCode {
     let trial = std::fs::read_dir(trials).expect("trials").flatten().next().expect("one trial");
     let series = std::fs::read_to_string(trial.path().join("series.csv")).expect("a series");
     let from_s = f64::from(minutes) * 60.0 / 3.0;
-    let mut values: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
+    let mut values: BTreeMap<(String, String), BTreeMap<u32, Vec<f64>>> = BTreeMap::new();
     for line in series.lines().skip(1) {
         let fields: Vec<_> = line.split(',').collect();
         let [t_s, name, role, replica, value] = fields[..] else { continue };
         let (Ok(t_s), Ok(value)) = (t_s.parse::<f64>(), value.parse::<f64>()) else { continue };
         if t_s >= from_s && matches!(name, "rss_bytes" | "open_files") {
-            values.entry((format!("{role} {replica}"), name.to_owned())).or_default().push(value);
+            let minutes = values.entry((format!("{role} {replica}"), name.to_owned())).or_default();
+            minutes.entry((t_s / 60.0) as u32).or_default().push(value);
         }
     }
     let mut flat = !values.is_empty();
-    for ((who, what), mut values) in values {
-        values.sort_by(f64::total_cmp);
-        let (low, middle, high) = (values[0], values[values.len() / 2], values[values.len() - 1]);
+    for ((who, what), minutes) in values {
+        let mut medians: Vec<f64> = minutes.into_values().map(median).collect();
+        let middle = median(medians.clone());
+        medians.sort_by(f64::total_cmp);
+        let (low, high) = (medians[0], medians[medians.len() - 1]);
         // One descriptor more or less is a connection, not a leak.
         let slack = if what == "open_files" { 2.0 } else { 0.0 };
         let ok = high <= middle * (1.0 + BAND) + slack && low >= middle * (1.0 - BAND) - slack;
@@ -46,4 +50,9 @@ fn main() -> ExitCode {
         );
     }
     if flat { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

@@ -238,8 +238,11 @@ impl State {
         for latencies in [&mut record.lag, &mut record.wait, &mut record.work, &mut record.total] {
             latencies.0.reset();
         }
-        let OpsRecord { lag, wait, work, total, .. } = record;
-        self.spare.push(OpsRecord { lag, wait, work, total, ..OpsRecord::default() });
+        // A few seconds' worth: what a stall needed beyond that is given back.
+        if self.spare.len() < 3 * self.kinds.len() {
+            let OpsRecord { lag, wait, work, total, .. } = record;
+            self.spare.push(OpsRecord { lag, wait, work, total, ..OpsRecord::default() });
+        }
     }
 }
 
