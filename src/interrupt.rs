@@ -16,17 +16,17 @@ struct Inner {
 }
 
 impl Interrupt {
-    /// Listens for Ctrl-C and SIGTERM from now on.
+    /// Listens for Ctrl-C and SIGTERM from now on; `first` is said at the first.
     ///
     /// # Errors
     /// When the listening thread cannot be started.
-    pub fn listen() -> anyhow::Result<Self> {
+    pub fn listen(first: &'static str) -> anyhow::Result<Self> {
         let interrupt = Self::default();
         let ringing = interrupt.clone();
         std::thread::Builder::new().name("interrupt".into()).spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(kit::host::termination());
-            eprintln!("\nstopping; what is measured is kept (press again to stop at once)");
+            eprintln!("\n{first} (again: at once)");
             ringing.ask();
             runtime.block_on(kit::host::termination());
             std::process::exit(130);

@@ -48,7 +48,7 @@ pub fn resume(archive: &Archive, options: &Options) -> anyhow::Result<u8> {
 fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyhow::Result<u8> {
     let _lock = archive.lock()?;
     kit::host::raise_open_files();
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen("stopping; what is measured is kept")?;
     let system = systems::find(&experiment.system).ok_or_else(|| crate::error::input("unknown system"))?;
     let budget = budget(experiment);
     let mut results = archive.results()?;

@@ -54,7 +54,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     }
     let levels = Levels::from([("architecture".to_owned(), Level::Text(args.arch.clone()))]);
     let assembly = system.assemble(&experiment, &levels);
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen("stopping")?;
     let scratch = tempfile::Builder::new().prefix("scalelab-up-").tempdir()?;
     let data = args.data.clone().unwrap_or_else(|| scratch.path().to_owned());
     std::fs::create_dir_all(&data).map_err(|error| surroundings(format!("cannot make {}: {error}", data.display())))?;

@@ -263,9 +263,9 @@ fn spread_values(spread: &Spread) -> impl Iterator<Item = (&'static str, Option<
     .into_iter()
 }
 
-/// From this many trials on, intervals of durations are taken on the logarithmic scale: with fewer, Student's t is so wide
-/// that taking it back from logarithms says nothing any more.
-const ENOUGH_FOR_LOGS: usize = 5;
+/// From this many trials on, intervals of durations are taken on the logarithmic scale: with two, Student's t (12.7) is so
+/// wide that taking it back from logarithms says nothing any more.
+const ENOUGH_FOR_LOGS: usize = 3;
 
 /// Mean and t-interval of the values of valid trials. One trial without the number takes it from the cell, because the
 /// mean of the others would be of a different thing. The interval of a duration comes from the logarithms, so that it

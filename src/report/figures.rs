@@ -125,12 +125,14 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
             };
             panel.lines.push(Line { along: Along::X, at: at.estimate, interval, label, color: None });
         }
-        let unknown = of_metric.clone().find_map(|crossover| crossover.unknown.clone());
+        let unknown = of_metric.clone().any(|crossover| crossover.unknown.is_some());
         let judged = of_metric.clone().next().is_some();
         if judged && of_metric.clone().all(|crossover| crossover.at.is_none()) && panel.words.is_none() {
             let several = of_metric.clone().any(|crossover| crossover.changes() > 1);
             let none = if several { "they change places more than once" } else { "no crossover in the tested range" };
-            panel.words = Some(unknown.map_or(none.to_owned(), |why| format!("crossover undecided: {why}")));
+            // The reason is long, and stands in the notes below.
+            let words = if unknown { "crossover undecided, see below" } else { none };
+            panel.words = Some(words.to_owned());
         }
     }
     let caption = match input.study.curves.len() {
@@ -141,7 +143,10 @@ fn crossover_analysis(input: &ReportInput) -> Figure {
     };
     let title = format!("Latency and goodput {}", against(input));
     let mut figure = finish(input, "crossover_analysis", &title, &caption, panels, &[P95, GOODPUT]);
-    let statements = input.study.crossovers.iter().map(|crossover| crossover.statement.clone());
+    // Those of the two panels; all are in the summary.
+    let drawn = |metric: &str| ["latency_p95_ms", "goodput_rps"].iter().any(|key| same_metric(metric, key));
+    let crossovers = input.study.crossovers.iter().filter(|crossover| drawn(&crossover.metric));
+    let statements = crossovers.map(|crossover| crossover.statement.clone());
     let mut notes: Vec<String> = Vec::new();
     statements.for_each(|statement| {
         if !notes.contains(&statement) && !statement.is_empty() {

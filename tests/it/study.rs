@@ -41,8 +41,13 @@ fn runs_a_study(deployment: &str) {
             _ => assert!(memory.is_null() && trial["null_reasons"]["total_mem_gb"].is_string(), "{memory}"),
         }
     }
-    let again = call(&["report", archive.to_str().unwrap()]);
+    let archive = archive.to_str().unwrap();
+    let again = call(&["report", archive]);
     assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let same = call(&["compare", archive, archive, "--fail-on-regression", "--json"]);
+    assert_eq!(same.code, Some(0), "an archive is no regression of itself: {}", same.stdout);
+    let rows: serde_json::Value = serde_json::from_str(&same.stdout).unwrap();
+    assert!(rows["rows"].as_array().is_some_and(|rows| rows.len() >= 4), "{rows}");
 }
 
 #[test]
