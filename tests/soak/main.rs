@@ -40,8 +40,8 @@ fn main() -> ExitCode {
         let middle = median(medians.clone());
         medians.sort_by(f64::total_cmp);
         let (low, high) = (medians[0], medians[medians.len() - 1]);
-        // One descriptor more or less is a connection, not a leak.
-        let slack = if what == "open_files" { 2.0 } else { 0.0 };
+        // A pool keeps the connections of its busiest moment: a handful more or less is no leak.
+        let slack = if what == "open_files" { 4.0 } else { 0.0 };
         let ok = high <= middle * (1.0 + BAND) + slack && low >= middle * (1.0 - BAND) - slack;
         flat &= ok;
         println!(
