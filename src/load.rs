@@ -19,23 +19,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use kit::schedule::Stage;
 pub use role::{needed_files, raise_file_limit};
 
 /// The roles of this module.
 pub const ROLES: &[kit::Role] =
     &[kit::Role { name: "load", about: "sends requests as users would, and measures them", run: role::run }];
-
-/// A stretch of an open schedule: the rate goes from `from_per_s` to `to_per_s` linearly.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// How long; none for ever.
-    pub duration: Option<Duration>,
-    /// The rate at its start.
-    pub from_per_s: f64,
-    /// The rate at its end.
-    pub to_per_s: f64,
-}
 
 /// What each user does: `setup` once, in order, before measuring; then one of `steps` at a time, drawn by weight.
 ///

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::journal::Journal;
 use crate::op::Outcome;
 use crate::recorder::Recorder;
 use crate::role::{Control, Phase, Status};
@@ -29,6 +30,8 @@ pub struct Admin {
     pub recorder: Recorder,
     /// Its gauges.
     pub series: Series,
+    /// What it tells beside numbers.
+    pub journal: Journal,
     /// Start and stop.
     pub control: Control,
     /// Its readiness.
@@ -63,7 +66,7 @@ pub struct Start {
     pub at_ns: u64,
 }
 
-/// The query of `/ops` and `/series`.
+/// The query of `/ops`, `/series` and `/journal`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct After {
     /// What was read before and may be forgotten.
@@ -97,6 +100,11 @@ impl Admin {
             text.push('\n');
         }
         text
+    }
+
+    /// The journal after a sequence number, as newline-delimited JSON.
+    pub fn journal(&self, after: u64) -> String {
+        self.journal.after(after)
     }
 
     /// Prometheus text: what the role registered, its operations by outcome, and its process.
@@ -160,6 +168,7 @@ pub fn router(admin: Admin, token: &str) -> Router {
         .route("/stop", post(stop))
         .route("/ops", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.ops(query.after)) }))
         .route("/series", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.series(query.after)) }))
+        .route("/journal", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.journal(query.after)) }))
         .with_state(admin)
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let expected = expected.clone();

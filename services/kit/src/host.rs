@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::RoleConfig;
+use crate::journal::Journal;
 use crate::recorder::Recorder;
 use crate::role::{Control, Env, Phase, Role, Status};
 use crate::series::Series;
@@ -163,6 +164,7 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
         clock: clock.clone(),
         recorder: Recorder::default(),
         series: Series::default(),
+        journal: Journal::default(),
         control: Control::default(),
         status: Status::new(Some(addr)),
         metrics: Arc::new(Mutex::new(Registry::default())),
@@ -175,6 +177,7 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
         listener: Some(listener),
         recorder: admin.recorder.clone(),
         series: admin.series.clone(),
+        journal: admin.journal.clone(),
         metrics: admin.metrics.clone(),
         shutdown: shutdown.clone(),
         control: admin.control.clone(),

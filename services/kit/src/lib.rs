@@ -8,22 +8,27 @@
 //! The one rule: nothing here knows a system or the lab. `kit ← services/* ← scalelab`.
 
 pub mod admin;
+pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod host;
 pub mod http;
+pub mod journal;
 pub mod op;
 pub mod recorder;
 pub mod role;
+pub mod schedule;
 pub mod series;
 pub mod shutdown;
 pub mod usage;
 
 pub use clock::Clock;
 pub use config::RoleConfig;
+pub use journal::Journal;
 pub use op::{Op, OpsRecord, Outcome};
 pub use recorder::{Recorder, Shard};
 pub use role::{Env, Role};
+pub use schedule::{Schedule, Stage};
 pub use shutdown::Shutdown;
 
 /// The generator every seeded decision uses: small, fast and the same on every platform.

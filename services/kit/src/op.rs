@@ -4,12 +4,13 @@
 //! intended ── lag ──► released ── queue ──► started ── work ──► finished      wait = lag + queue, total = wait + work
 //! ```
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
 /// How an operation ended.
@@ -74,8 +75,14 @@ impl Latencies {
     /// Adds one duration.
     #[inline]
     pub fn record(&mut self, ns: u64) {
+        self.record_many(ns, 1);
+    }
+
+    /// Adds one duration `count` times.
+    #[inline]
+    pub fn record_many(&mut self, ns: u64, count: u64) {
         // Cannot fail: the value is clamped and the histogram resizes itself.
-        let _ = self.0.record(ns.min(Self::LONGEST_NS));
+        let _ = self.0.record_n(ns.min(Self::LONGEST_NS), u32::try_from(count).unwrap_or(u32::MAX));
     }
 
     /// Adds all of another histogram.
@@ -105,11 +112,60 @@ impl Serialize for Latencies {
         if self.0.is_empty() {
             return serializer.serialize_str("");
         }
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&self.0, &mut bytes)
-            .map_err(|error| serde::ser::Error::custom(format!("histogram: {error:?}")))?;
-        serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
+        ENCODER.with_borrow_mut(|encoder| {
+            let bytes = encoder.encode(&self.0).map_err(serde::ser::Error::custom)?;
+            serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
+        })
+    }
+}
+
+thread_local! {
+    static ENCODER: RefCell<Encoder> = RefCell::default();
+}
+
+/// Encodes histograms in buffers that it keeps: some 40 histograms leave a generator each second, and half a megabyte
+/// made and dropped for each shows as memory that comes and goes.
+struct Encoder {
+    plain: V2Serializer,
+    bytes: Vec<u8>,
+    deflate: flate2::Compress,
+    packed: Vec<u8>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        let deflate = flate2::Compress::new(flate2::Compression::default(), true);
+        Self { plain: V2Serializer::new(), bytes: Vec::new(), deflate, packed: Vec::new() }
+    }
+}
+
+impl Encoder {
+    /// The compressed form's head: its cookie and the length of what follows, both big-endian.
+    const COOKIE: u32 = 0x1c84_9314;
+    const HEAD: usize = 8;
+
+    fn encode(&mut self, histogram: &Histogram<u32>) -> Result<&[u8], String> {
+        self.bytes.clear();
+        self.plain.serialize(histogram, &mut self.bytes).map_err(|error| format!("histogram: {error:?}"))?;
+        self.packed.clear();
+        self.packed.extend_from_slice(&Self::COOKIE.to_be_bytes());
+        self.packed.extend_from_slice(&[0; 4]);
+        self.deflate.reset();
+        loop {
+            let taken = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
+            // What cannot be compressed grows a little: then there is a second round.
+            self.packed.reserve(64 + self.bytes.len() - taken);
+            let status = self
+                .deflate
+                .compress_vec(&self.bytes[taken..], &mut self.packed, flate2::FlushCompress::Finish)
+                .map_err(|error| format!("histogram: {error}"))?;
+            if status == flate2::Status::StreamEnd {
+                break;
+            }
+        }
+        let length = u32::try_from(self.packed.len() - Self::HEAD).map_err(|error| format!("histogram: {error}"))?;
+        self.packed[4..Self::HEAD].copy_from_slice(&length.to_be_bytes());
+        Ok(&self.packed)
     }
 }
 
@@ -193,23 +249,29 @@ impl OpsRecord {
     /// Adds one ended operation.
     #[inline]
     pub fn record(&mut self, op: &Op) {
-        *self.outcome_mut(op.outcome) += 1;
-        self.bytes += op.bytes;
+        self.record_many(op, 1);
+    }
+
+    /// Adds `count` operations that went alike.
+    #[inline]
+    pub fn record_many(&mut self, op: &Op, count: u64) {
+        *self.outcome_mut(op.outcome) += count;
+        self.bytes += op.bytes * count;
         if op.status != 0 {
-            *self.statuses.entry(op.status).or_default() += 1;
+            *self.statuses.entry(op.status).or_default() += count;
         }
         let total = op.finished_ns.saturating_sub(op.intended_ns);
         if op.outcome == Outcome::Failed {
-            self.failed_total.get_or_insert_with(Latencies::new).record(total);
+            self.failed_total.get_or_insert_with(Latencies::new).record_many(total, count);
             return;
         }
         if op.outcome == Outcome::Ok {
-            self.units += op.units;
+            self.units += op.units * count;
         }
-        self.lag.record(op.released_ns.saturating_sub(op.intended_ns));
-        self.wait.record(op.started_ns.saturating_sub(op.intended_ns));
-        self.work.record(op.finished_ns.saturating_sub(op.started_ns));
-        self.total.record(total);
+        self.lag.record_many(op.released_ns.saturating_sub(op.intended_ns), count);
+        self.wait.record_many(op.started_ns.saturating_sub(op.intended_ns), count);
+        self.work.record_many(op.finished_ns.saturating_sub(op.started_ns), count);
+        self.total.record_many(total, count);
     }
 
     /// The counts of a second that is not over; encoding its durations at each look would cost what the load needs.

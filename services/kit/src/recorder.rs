@@ -162,6 +162,15 @@ impl Shard {
         second.under_way = second.under_way.saturating_sub(1);
     }
 
+    /// Adds `count` operations that went alike, in a second that something announced and not ended keeps open: what a
+    /// batch is made of, where announcing each would cost more than doing it.
+    pub fn add(&self, kind: usize, op: &Op, count: u64) {
+        let origin = self.recorder.0.origin_ns.load(Ordering::Acquire);
+        self.recorder.0.totals[op.outcome as usize].fetch_add(count, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        state.record(second_of(op.intended_ns, origin), kind).record_many(op, count);
+    }
+
     /// Withdraws an announced operation that was never sent.
     pub fn withdraw(&self, begun: Begun) {
         let origin = self.recorder.0.origin_ns.load(Ordering::Acquire);

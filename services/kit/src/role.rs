@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::RoleConfig;
+use crate::journal::Journal;
 use crate::recorder::Recorder;
 use crate::series::Series;
 use crate::shutdown::Shutdown;
@@ -40,6 +41,8 @@ pub struct Env {
     pub recorder: Recorder,
     /// Where its gauges go.
     pub series: Series,
+    /// Where it tells what is no number.
+    pub journal: Journal,
     /// Its Prometheus metrics; whoever registers one keeps a handle to it.
     pub metrics: Arc<Mutex<Registry>>,
     /// Asks it to stop. It then finishes what it has begun and returns.
