@@ -16,7 +16,7 @@ use super::{Check, Extract, Scenario, Step};
 
 /// The most values a collected list keeps, so that memory does not grow with time; a further one takes the place of
 /// one drawn at random.
-const LONGEST_LIST: usize = 1_000;
+const LONGEST_LIST: usize = 100;
 
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq)]

@@ -28,6 +28,10 @@ use crate::shedding::InFlight;
 /// Idle connections kept to one replica.
 const KEPT_CONNECTIONS: usize = 128;
 
+/// A connection that was not needed for this long is closed, so that their number follows the load and does not stay
+/// at that of the busiest moment.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+
 /// A request as it is sent on.
 pub struct Forward {
     /// Its method.
@@ -92,8 +96,9 @@ struct Replica {
     ready: AtomicBool,
     readiness: Mutex<Readiness>,
     breaker: Mutex<Breaker>,
-    /// Connections that wait for their next request; the last used is the first taken.
-    idle: Mutex<Vec<Connection>>,
+    /// Connections that wait for their next request, with the time since when; the last used is the first taken, so the
+    /// longest unused is the first here.
+    idle: Mutex<Vec<(Connection, u64)>>,
 }
 
 type Connection = SendRequest<Full<Bytes>>;
@@ -248,6 +253,7 @@ impl Upstream {
             let asked = tokio::time::timeout(Duration::from_secs(1), self.0.exchange(replica, &request, None)).await;
             let good = matches!(asked, Ok(Ok(reply)) if reply.status == StatusCode::OK);
             replica.note(|readiness| readiness.asked(good));
+            replica.close_unused(self.0.clock.now_ns());
             self.0.clock.sleep(interval).await;
         }
     }
@@ -305,7 +311,7 @@ impl Inner {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(|_| Failure::Broken(self.name))?.to_bytes();
         if self.settings.pooled {
-            replica.keep_idle(connection);
+            replica.keep_idle(connection, self.clock.now_ns());
         }
         Ok(Reply { status: parts.status, headers: parts.headers, body })
     }
@@ -340,7 +346,7 @@ impl Replica {
 
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = lock(&self.idle);
-        while let Some(connection) = idle.pop() {
+        while let Some((connection, _)) = idle.pop() {
             if connection.is_ready() {
                 return Some(connection);
             }
@@ -348,11 +354,18 @@ impl Replica {
         None
     }
 
-    fn keep_idle(&self, connection: Connection) {
+    fn keep_idle(&self, connection: Connection, now_ns: u64) {
         let mut idle = lock(&self.idle);
         if !connection.is_closed() && idle.len() < KEPT_CONNECTIONS {
-            idle.push(connection);
+            idle.push((connection, now_ns));
         }
+    }
+
+    fn close_unused(&self, now_ns: u64) {
+        let before_ns = now_ns.saturating_sub(KEPT_FOR.as_nanos() as u64);
+        let mut idle = lock(&self.idle);
+        let unused = idle.iter().take_while(|(_, since_ns)| *since_ns < before_ns).count();
+        idle.drain(..unused);
     }
 
     fn note(&self, what: impl FnOnce(&mut Readiness)) {
