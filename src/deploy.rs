@@ -176,4 +176,15 @@ impl AdminClient {
             Self::Http { .. } => self.get(&format!("/series?after={after}")),
         }
     }
+
+    /// The journal after a sequence number, newline-delimited.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn journal(&self, after: u64) -> anyhow::Result<String> {
+        match self {
+            Self::Direct(admin) => Ok(admin.journal(after)),
+            Self::Http { .. } => self.get(&format!("/journal?after={after}")),
+        }
+    }
 }

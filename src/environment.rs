@@ -67,6 +67,9 @@ fn budget_sentence(experiment: &Experiment, budget: &Budget) -> String {
         (DeploymentKind::External, ..) => {
             "The system runs elsewhere; the lab neither started nor limited it.".to_owned()
         }
+        (DeploymentKind::Simulated, ..) => {
+            "Nothing ran: every number comes from the system's model on a virtual clock.".to_owned()
+        }
         (_, Some(system), Some(load)) => {
             let own = experiment.roles.iter().filter_map(|(role, limits)| Some((role, limits.cpus.as_ref()?)));
             let own: String = own.map(|(role, cpus)| format!(" But {role} has CPU {cpus}.")).collect();

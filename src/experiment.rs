@@ -24,8 +24,15 @@ pub enum DeploymentKind {
     InProcess,
     /// As child processes.
     Processes,
+    /// Nowhere: the system's model on a virtual clock.
+    Simulated,
     /// Somewhere else, already.
     External,
+}
+
+impl DeploymentKind {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::InProcess, Self::Processes, Self::Simulated, Self::External];
 }
 
 /// One level of a factor.
@@ -205,6 +212,10 @@ impl Trial {
                 "users" => "u",
                 "rate" => "q",
                 "replicas" => "x",
+                "batch_interval_ms" => "bi",
+                "cost_ms" => "cost",
+                "cores" => "c",
+                "partitions" => "p",
                 other => other,
             };
             name.push_str(&format!("_{short}{level}"));
@@ -324,9 +335,11 @@ impl Experiment {
 
     /// Roles that at least one cell has.
     fn roles_in_use(&self, system: &dyn System) -> BTreeSet<&'static str> {
-        let mut roles = BTreeSet::from(["load"]);
+        let mut roles = BTreeSet::new();
         for levels in self.every_cell() {
-            roles.extend(system.assemble(self, &levels).parts.iter().map(|part| part.role));
+            let assembly = system.assemble(self, &levels);
+            roles.extend(assembly.entry.map(|_| "load"));
+            roles.extend(assembly.parts.iter().map(|part| part.role));
         }
         roles
     }
@@ -593,6 +606,7 @@ impl fmt::Display for DeploymentKind {
         f.write_str(match self {
             Self::InProcess => "in-process",
             Self::Processes => "processes",
+            Self::Simulated => "simulated",
             Self::External => "external",
         })
     }
@@ -602,9 +616,9 @@ impl std::str::FromStr for DeploymentKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::InProcess, Self::Processes, Self::External];
-        all.into_iter()
-            .find(|kind| kind.to_string() == text)
-            .ok_or_else(|| format!("unknown deployment {text:?}; there are in-process, processes, external"))
+        Self::ALL.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
+            let names = Self::ALL.map(|kind| kind.to_string()).join(", ");
+            format!("unknown deployment {text:?}; there are {names}")
+        })
     }
 }

@@ -6,8 +6,7 @@ use crate::experiment::{self, DeploymentKind, Experiment};
 use crate::systems::{SYSTEMS, System};
 use crate::workloads::WORKLOADS;
 
-const DEPLOYMENTS: [DeploymentKind; 3] =
-    [DeploymentKind::InProcess, DeploymentKind::Processes, DeploymentKind::External];
+const DEPLOYMENTS: [DeploymentKind; 4] = DeploymentKind::ALL;
 
 /// The systems with their matrix, and the experiments.
 pub fn systems() -> String {

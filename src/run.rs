@@ -63,7 +63,8 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let processes = Processes::this_program()?;
     let (deployment, load_deployment): (&dyn Deployment, &dyn Deployment) = match experiment.deployment {
         DeploymentKind::InProcess => (&InProcess, &InProcess),
-        DeploymentKind::Processes | DeploymentKind::External => (&processes, &processes),
+        // A simulation starts nothing.
+        DeploymentKind::Processes | DeploymentKind::External | DeploymentKind::Simulated => (&processes, &processes),
     };
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
@@ -127,7 +128,11 @@ fn run_trial(
     set_up: &mut SetUp,
 ) -> anyhow::Result<Option<TrialSummary>> {
     let mut files = archive.begin_trial(trial)?;
-    let Ended::Done(record) = trial::run(site, trial, &mut files)? else { return Ok(None) };
+    let ended = match site.experiment.deployment {
+        DeploymentKind::Simulated => trial::simulate(site, trial, &mut files)?,
+        _ => trial::run(site, trial, &mut files)?,
+    };
+    let Ended::Done(record) = ended else { return Ok(None) };
     let took_s = record.series.iter().find(|sample| sample.name == trial::SET_UP).and_then(|sample| sample.value);
     set_up.seconds += took_s.unwrap_or(0.0);
     set_up.trial_seconds += f64::from(record.window.end) + took_s.unwrap_or(0.0);
@@ -173,7 +178,7 @@ fn check_cpus(experiment: &Experiment) -> anyhow::Result<()> {
 /// External systems are neither started nor pinned, so the generator may use everything.
 fn budget(experiment: &Experiment) -> pinning::Budget {
     match experiment.deployment {
-        DeploymentKind::External => pinning::Budget { system: None, load: None },
+        DeploymentKind::External | DeploymentKind::Simulated => pinning::Budget { system: None, load: None },
         _ => pinning::budget(&pinning::allowed()),
     }
 }

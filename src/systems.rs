@@ -1,11 +1,14 @@
 //! The systems that can be studied: one row each. A system says what it is made of; where it runs is not its business.
 
+use std::time::Duration;
+
 use kit::Role;
 
-use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem};
+use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem, Trial};
 use crate::load::Scenario;
 
 pub mod http;
+pub mod socket_stream;
 pub mod task_tracker;
 
 /// A system under test, as the lab sees it.
@@ -31,14 +34,39 @@ pub trait System: Sync {
     fn assemble(&self, experiment: &Experiment, levels: &Levels) -> Assembly;
     /// What users do in one cell.
     fn scenario(&self, experiment: &Experiment, levels: &Levels) -> Scenario;
-    /// The settings that its roles are given.
-    fn role_settings(&self, experiment: &Experiment) -> serde_json::Value;
+    /// The settings that its roles are given in one cell.
+    fn role_settings(&self, experiment: &Experiment, levels: &Levels) -> serde_json::Value;
+    /// How long what was begun may take to end once the load has stopped, where that is not a matter of time-outs.
+    fn drain_within(&self, _: &Experiment, _: &Levels) -> Option<Duration> {
+        None
+    }
+    /// Runs its model on a virtual clock, for a system that has the deployment `simulated`.
+    ///
+    /// # Errors
+    /// When what was measured cannot be kept.
+    fn simulate(&self, experiment: &Experiment, _: &Trial, _: Simulation<'_>) -> anyhow::Result<()> {
+        anyhow::bail!("{} has no simulation", experiment.system)
+    }
     /// What the report should say of the settings.
     fn notes(&self, experiment: &Experiment) -> Vec<String>;
 }
 
+/// What a simulation is given, and where its measurements go, as a role's would.
+pub struct Simulation<'a> {
+    /// The length of the schedule; then what was begun is finished.
+    pub until: Duration,
+    /// Its operations.
+    pub recorder: &'a kit::Recorder,
+    /// Its gauges.
+    pub series: &'a kit::series::Series,
+    /// What it tells beside numbers.
+    pub journal: &'a kit::Journal,
+    /// To be called when a second of virtual time has passed, with the time in ns: what was measured is taken out.
+    pub each_second: &'a mut dyn FnMut(u64) -> anyhow::Result<()>,
+}
+
 /// The systems.
-pub const SYSTEMS: &[&dyn System] = &[&task_tracker::TaskTracker, &http::Http];
+pub const SYSTEMS: &[&dyn System] = &[&task_tracker::TaskTracker, &socket_stream::SocketStream, &http::Http];
 
 /// Something that can be varied.
 pub struct Factor {
@@ -85,8 +113,8 @@ impl FactorKind {
 pub struct Assembly {
     /// In the order of starting.
     pub parts: Vec<Part>,
-    /// The role that the load talks to.
-    pub entry: &'static str,
+    /// The role that the lab's generator talks to; none where a role of the system's own makes the load.
+    pub entry: Option<&'static str>,
 }
 
 /// A role of a cell.
@@ -101,6 +129,10 @@ pub struct Part {
     pub database: Option<&'static str>,
     /// Where the first replica is served when the system is started by hand.
     pub port: u16,
+    /// Whether it is studied; a role that makes the load is not.
+    pub under_test: bool,
+    /// Whether it is told start and stop, and measures operations itself.
+    pub measures: bool,
 }
 
 /// A system by name.

@@ -54,6 +54,12 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     }
     let levels = Levels::from([("architecture".to_owned(), Level::Text(args.arch.clone()))]);
     let assembly = system.assemble(&experiment, &levels);
+    let Some(entry) = assembly.entry else {
+        return Err(input(format!(
+            "{} has no address to talk to; start its source by hand with `scalelab stream source`",
+            args.system
+        )));
+    };
     let interrupt = Interrupt::listen("stopping")?;
     let scratch = tempfile::Builder::new().prefix("scalelab-up-").tempdir()?;
     let data = args.data.clone().unwrap_or_else(|| scratch.path().to_owned());
@@ -68,13 +74,13 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     let mut started: Vec<(&str, Box<dyn Replica>)> = Vec::new();
     for part in &assembly.parts {
         for replica in 1..=part.replicas {
-            let port = if part.role == assembly.entry { args.port.unwrap_or(part.port) } else { part.port };
+            let port = if part.role == entry { args.port.unwrap_or(part.port) } else { part.port };
             let mut config = RoleConfig::new(part.role);
             config.replica = replica;
             config.run = "up".to_owned();
             config.admin_token.clone_from(&admin_token);
             config.bind.set_port(if replica == 1 { port } else { 0 });
-            config.settings = system.role_settings(&experiment);
+            config.settings = system.role_settings(&experiment, &levels);
             config.secrets.insert("jwt_key".to_owned(), secret.clone());
             if let Some(url) = part.database.and_then(|name| databases.url(name)) {
                 config.secrets.insert("database_url".to_owned(), url.to_owned());
@@ -100,7 +106,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
             started.push((part.role, running));
         }
     }
-    if let Some((_, entry)) = started.iter().find(|(role, _)| *role == assembly.entry) {
+    if let Some((_, entry)) = started.iter().find(|(role, _)| *role == entry) {
         println!("\ntry:  curl http://{}/health", entry.addr());
         println!("API:  http://{}/openapi.json", entry.addr());
         println!(

@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::load::LoadSettings;
 use crate::measure::{OpsLog, Participant, Sample, TrialRecord};
 use crate::report::csv;
-use crate::systems::{Assembly, Part, System};
+use crate::systems::{Assembly, Part, Simulation, System};
 use crate::units;
 
 /// What a trial needs beside the experiment.
@@ -54,6 +54,8 @@ pub enum Ended {
 struct Started {
     participant: Participant,
     replica: Box<dyn Replica>,
+    /// Whether it is told start and stop, and measures operations itself.
+    measures: bool,
     /// The last reading: when, and CPU seconds.
     last: Option<(u64, f64)>,
 }
@@ -62,8 +64,9 @@ struct Started {
 struct Running {
     started: Vec<Started>,
     databases: Option<Databases>,
-    /// Removed when dropped, after the replicas.
-    _scratch: tempfile::TempDir,
+    /// Removed when dropped, after the replicas; a simulation has none.
+    #[expect(dead_code, reason = "kept for its end")]
+    scratch: Option<tempfile::TempDir>,
 }
 
 /// The longest one operation may take, in time-outs: connecting, the exchange, and both again after a lost connection.
@@ -96,47 +99,103 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
     if site.interrupt.is_asked() {
         return Ok(Ended::Interrupted);
     }
-    (site.progress)("setting up", 0.0);
-    let clock = kit::Clock::real();
-    let before_ns = clock.now_ns();
-    start_load(site, trial, &assembly, &plan, files, &mut running)?;
-    let set_up_s = (clock.now_ns() - before_ns) as f64 / 1e9;
     let window = site.experiment.window(&plan);
     let mut collected = Collected::new()?;
-    let set_up =
-        Sample { t_s: 0.0, name: SET_UP.to_owned(), role: "load".to_owned(), replica: 1, value: Some(set_up_s) };
-    files.series(std::slice::from_ref(&set_up))?;
-    collected.series.push(set_up);
-    let failure = measure(site, &plan, window.clone(), &mut running, files, &mut collected)?;
+    if let Some(entry) = assembly.entry {
+        (site.progress)("setting up", 0.0);
+        let clock = kit::Clock::real();
+        let before_ns = clock.now_ns();
+        start_load(site, trial, entry, &plan, files, &mut running)?;
+        let set_up_s = (clock.now_ns() - before_ns) as f64 / 1e9;
+        let set_up =
+            Sample { t_s: 0.0, name: SET_UP.to_owned(), role: "load".to_owned(), replica: 1, value: Some(set_up_s) };
+        files.series(std::slice::from_ref(&set_up))?;
+        collected.series.push(set_up);
+    }
+    let failure = measure(site, trial, &plan, window.clone(), &mut running, files, &mut collected)?;
     let problems = running.stop();
     if site.interrupt.is_asked() {
         return Ok(Ended::Interrupted);
     }
     let failure = failure.or_else(|| problems.into_iter().next());
-    let record = TrialRecord {
-        trial: trial.clone(),
-        load: plan,
-        ops: collected.ops,
-        series: collected.series,
-        window,
-        measured_s: None,
-        participants: running.started.iter().map(|started| started.participant.clone()).collect(),
-        failure,
+    let participants = running.started.iter().map(|started| started.participant.clone()).collect();
+    Ok(Ended::Done(Box::new(collected.record(trial, plan, window, participants, failure))))
+}
+
+/// Runs one trial on a virtual clock: the same record from the system's model, without replicas.
+///
+/// # Errors
+/// When what was measured cannot be kept.
+pub fn simulate(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Result<Ended> {
+    let assembly = site.system.assemble(site.experiment, &trial.levels);
+    let plan = site.experiment.load.at(&trial.levels);
+    let window = site.experiment.window(&plan);
+    let until = Duration::from_secs(u64::from(window.end));
+    let (clock, hand) = kit::Clock::manual();
+    let admin = kit::admin::Admin::of_simulation(clock);
+    let mut collected = Collected::new()?;
+    let replica = Box::new(Elsewhere(super::AdminClient::Direct(Box::new(admin.clone()))));
+    let participants: Vec<_> = assembly.parts.iter().map(simulated).collect();
+    let Some(studied) = participants.iter().rfind(|participant| participant.under_test).cloned() else {
+        anyhow::bail!("{} has no role to simulate", site.experiment.system);
     };
-    Ok(Ended::Done(Box::new(record)))
+    let running = Running {
+        started: vec![Started { participant: studied, replica, measures: true, last: None }],
+        databases: None,
+        scratch: None,
+    };
+    let mut passed_ns = 0;
+    let mut each_second = |now_ns: u64| {
+        hand.advance(Duration::from_nanos(now_ns.saturating_sub(passed_ns)));
+        passed_ns = passed_ns.max(now_ns);
+        if site.interrupt.is_asked() {
+            anyhow::bail!("interrupted");
+        }
+        collected.read(&running, 0, 0.0, files)
+    };
+    let simulation = Simulation {
+        until,
+        recorder: &admin.recorder,
+        series: &admin.series,
+        journal: &admin.journal,
+        each_second: &mut each_second,
+    };
+    let simulated = site.system.simulate(site.experiment, trial, simulation);
+    if site.interrupt.is_asked() {
+        return Ok(Ended::Interrupted);
+    }
+    simulated?;
+    admin.control.set_drained();
+    collected.read(&running, 0, 0.0, files)?;
+    collected.finish(site, trial, &window, 0.0, files)?;
+    Ok(Ended::Done(Box::new(collected.record(trial, plan, window, participants, None))))
+}
+
+/// Stands for a role in a simulation, which uses nothing.
+fn simulated(part: &Part) -> Participant {
+    let reason = Some("it was simulated".to_owned());
+    Participant {
+        role: part.role.to_owned(),
+        replica: 1,
+        under_test: part.under_test,
+        cpus: None,
+        no_memory: reason.clone(),
+        no_cpu: reason,
+    }
 }
 
 fn start_system(site: &Site<'_>, trial: &Trial, assembly: &Assembly, files: &TrialFiles) -> anyhow::Result<Running> {
     let scratch = tempfile::Builder::new().prefix("scalelab-").tempdir();
     let scratch =
         scratch.map_err(|error| surroundings(format!("cannot make a scratch folder: {error}; set TMPDIR")))?;
-    let mut running = Running { started: Vec::new(), databases: None, _scratch: scratch };
+    let folder = scratch.path().to_owned();
+    let mut running = Running { started: Vec::new(), databases: None, scratch: Some(scratch) };
     if site.experiment.deployment == DeploymentKind::External {
         return Ok(running);
     }
     let names: Vec<_> = assembly.parts.iter().filter_map(|part| part.database).collect();
     let unique = format!("{}_{}", site.run, trial.index);
-    running.databases = Some(site.databases.make(&names, running._scratch.path(), &unique)?);
+    running.databases = Some(site.databases.make(&names, &folder, &unique)?);
     let secret = kit::secret()?;
     let admin_token = kit::secret()?;
     for part in &assembly.parts {
@@ -145,8 +204,9 @@ fn start_system(site: &Site<'_>, trial: &Trial, assembly: &Assembly, files: &Tri
                 return Ok(running);
             }
             let config = role_config(site, trial, part, replica, &running, &secret, &admin_token);
-            let cpus = cpus_of(site, part.role, site.budget.system.as_deref())?;
-            launch(site, site.deployment, site.system.name(), part.role, config, cpus, true, files, &mut running)?;
+            let share = if part.under_test { &site.budget.system } else { &site.budget.load };
+            let cpus = cpus_of(site, part.role, share.as_deref())?;
+            launch(site, site.deployment, site.system.name(), part, config, cpus, files, &mut running)?;
         }
     }
     Ok(running)
@@ -166,7 +226,7 @@ fn role_config(
     config.replica = replica;
     config.seed = trial.seed;
     config.admin_token = admin_token.to_owned();
-    config.settings = site.system.role_settings(site.experiment);
+    config.settings = site.system.role_settings(site.experiment, &trial.levels);
     config.secrets.insert("jwt_key".to_owned(), secret.to_owned());
     let url = part.database.and_then(|name| running.databases.as_ref()?.url(name));
     if let Some(url) = url {
@@ -191,13 +251,13 @@ fn launch(
     site: &Site<'_>,
     deployment: &dyn Deployment,
     system: &str,
-    role: &str,
+    part: &Part,
     config: RoleConfig,
     cpus: Option<Vec<usize>>,
-    under_test: bool,
     files: &TrialFiles,
     running: &mut Running,
 ) -> anyhow::Result<()> {
+    let Part { role, under_test, measures, .. } = *part;
     let number = config.replica;
     let replica = deployment.launch(&Launch {
         system,
@@ -205,7 +265,7 @@ fn launch(
         config,
         cpus: cpus.as_deref(),
         log: &files.log(role, number),
-        ready_within: if under_test { READY_WITHIN } else { SET_UP_WITHIN },
+        ready_within: if role == LOAD.role { SET_UP_WITHIN } else { READY_WITHIN },
         interrupted: &|| site.interrupt.is_asked(),
     });
     let replica = match replica {
@@ -222,14 +282,14 @@ fn launch(
         no_memory: replica.no_memory().map(str::to_owned),
         no_cpu: None,
     };
-    running.started.push(Started { participant, replica, last: None });
+    running.started.push(Started { participant, replica, measures, last: None });
     Ok(())
 }
 
 fn start_load(
     site: &Site<'_>,
     trial: &Trial,
-    assembly: &Assembly,
+    entry: &str,
     plan: &LoadPlan,
     files: &TrialFiles,
     running: &mut Running,
@@ -253,9 +313,9 @@ fn start_load(
         config.seed = trial.seed;
         config.admin_token.clone_from(&admin_token);
         config.settings = serde_json::to_value(&settings)?;
-        config.peers.insert("target".to_owned(), running.addresses(assembly.entry));
+        config.peers.insert("target".to_owned(), running.addresses(entry));
         let cpus = cpus_of(site, "load", site.budget.load.as_deref())?;
-        launch(site, site.load_deployment, "lab", "load", config, cpus, false, files, running)?;
+        launch(site, site.load_deployment, "lab", &LOAD, config, cpus, files, running)?;
         if site.interrupt.is_asked() {
             return Ok(());
         }
@@ -265,6 +325,17 @@ fn start_load(
     }
     Ok(())
 }
+
+/// The lab's own generator, as a part of every cell whose system has an entry for it.
+const LOAD: Part = Part {
+    role: "load",
+    replicas: 1,
+    peers: &[],
+    database: None,
+    port: 0,
+    under_test: false,
+    measures: true,
+};
 
 /// Where the system of a trial is, when it runs elsewhere.
 pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
@@ -277,19 +348,21 @@ pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
 struct Collected {
     ops: OpsLog,
     series: Vec<Sample>,
+    journal: Vec<kit::batch::Entry>,
     /// Everything up to the last row of the history.
     totals: OpsRecord,
     /// Records of seconds whose row of the history is not written yet.
     waiting: BTreeMap<u32, OpsRecord>,
     /// The gauge `users` of each generator, by second.
     users: BTreeMap<usize, BTreeMap<u32, f64>>,
-    /// What was read last from each generator: operations, gauges.
-    read: BTreeMap<usize, (u64, u64)>,
+    /// What was read last from each: operations, gauges, journal.
+    read: BTreeMap<usize, (u64, u64, u64)>,
 }
 
 /// Measures until the window has passed; gives back why the trial is not valid, if so.
 fn measure(
     site: &Site<'_>,
+    trial: &Trial,
     plan: &LoadPlan,
     window: std::ops::Range<u32>,
     running: &mut Running,
@@ -302,7 +375,7 @@ fn measure(
     }
     let origin_ns = clock.now_ns() + LEAD.as_nanos() as u64;
     let start_unix_s = (clock.wall_ns() + LEAD.as_nanos() as u64) as f64 / 1e9;
-    for started in running.generators() {
+    for started in running.measuring() {
         let admin = started.replica.admin();
         let before = clock.now_ns();
         let reading = admin.clock()?;
@@ -321,7 +394,7 @@ fn measure(
             break;
         }
         sample(running, origin_ns, &clock, collected, files)?;
-        let read = read_generators(running, origin_ns, start_unix_s, collected, files);
+        let read = collected.read(running, origin_ns, start_unix_s, files);
         // What has ended by itself is the reason why it could not be read.
         failure = running.ended().or_else(|| read.err().map(|error| format!("{error:#}")));
         if failure.is_some() {
@@ -335,13 +408,11 @@ fn measure(
         next = (next + interval).min(end_ns);
     }
     (site.progress)("draining", 1.0);
-    failure = failure.or_else(|| drain(site, running, &clock));
-    if let Err(error) = read_generators(running, origin_ns, start_unix_s, collected, files) {
+    failure = failure.or_else(|| drain(site, trial, running, &clock));
+    if let Err(error) = collected.read(running, origin_ns, start_unix_s, files) {
         failure = failure.or_else(|| running.ended()).or_else(|| Some(format!("{error:#}")));
     }
-    collected.write_history(u32::MAX, start_unix_s, files)?;
-    let measured_s = f64::from(window.end - window.start);
-    files.finish(&collected.ops, window, measured_s, &|kind| method_of(site, kind), start_unix_s)?;
+    collected.finish(site, trial, &window, start_unix_s, files)?;
     Ok(failure)
 }
 
@@ -357,8 +428,8 @@ fn phase(plan: &LoadPlan, warmup: Duration, at_s: f64) -> &'static str {
 }
 
 /// The HTTP method of a kind of operation, for the tables.
-fn method_of(site: &Site<'_>, kind: &str) -> String {
-    let scenario = site.system.scenario(site.experiment, &crate::experiment::Levels::new());
+fn method_of(site: &Site<'_>, trial: &Trial, kind: &str) -> String {
+    let scenario = site.system.scenario(site.experiment, &trial.levels);
     let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
     step.map_or_else(String::new, |step| step.method.clone())
 }
@@ -398,55 +469,92 @@ fn sample(
     Ok(())
 }
 
-/// Operations and gauges that the generators have recorded since the last read.
-fn read_generators(
-    running: &Running,
-    origin_ns: u64,
-    start_unix_s: f64,
-    collected: &mut Collected,
-    files: &mut TrialFiles,
-) -> anyhow::Result<()> {
-    let mut open_from = u32::MAX;
-    let mut samples = Vec::new();
-    for (index, started) in running.started.iter().enumerate().filter(|(_, started)| started.is_generator()) {
-        let (mut ops_read, mut series_read) = collected.read.get(&index).copied().unwrap_or_default();
-        for line in started.replica.admin().ops(ops_read)?.lines() {
-            let record = collected.ops.add(line)?;
-            if record.open {
-                // The seconds from the oldest open one on are not complete.
-                open_from = open_from.min(record.second);
-            } else {
-                ops_read = ops_read.max(record.seq);
-                collected.waiting.entry(record.second).or_default().merge(&record);
-            }
-        }
-        for line in started.replica.admin().series(series_read)?.lines() {
-            let point: kit::series::Point = serde_json::from_str(line)?;
-            series_read = series_read.max(point.seq);
-            let t_s = point.at_ns.saturating_sub(origin_ns) as f64 / 1e9;
-            let Participant { role, replica, .. } = &started.participant;
-            if point.name == "users" {
-                collected.users.entry(index).or_default().insert(t_s as u32, point.value.unwrap_or(0.0));
-            }
-            samples.push(Sample { t_s, name: point.name, role: role.clone(), replica: *replica, value: point.value });
-        }
-        collected.read.insert(index, (ops_read, series_read));
-    }
-    files.series(&samples)?;
-    collected.series.append(&mut samples);
-    collected.write_history(open_from, start_unix_s, files)
-}
-
 impl Collected {
     fn new() -> anyhow::Result<Self> {
         Ok(Self {
             ops: OpsLog::new()?,
             series: Vec::new(),
+            journal: Vec::new(),
             totals: OpsRecord::default(),
             waiting: BTreeMap::new(),
             users: BTreeMap::new(),
             read: BTreeMap::new(),
         })
+    }
+
+    /// Takes what was measured since the last read: operations, gauges, journal.
+    fn read(
+        &mut self,
+        running: &Running,
+        origin_ns: u64,
+        start_unix_s: f64,
+        files: &mut TrialFiles,
+    ) -> anyhow::Result<()> {
+        let mut open_from = u32::MAX;
+        let mut samples = Vec::new();
+        for (index, started) in running.started.iter().enumerate().filter(|(_, started)| started.measures) {
+            let (mut ops_read, mut series_read, mut journal_read) = self.read.get(&index).copied().unwrap_or_default();
+            let admin = started.replica.admin();
+            for line in admin.ops(ops_read)?.lines() {
+                let record = self.ops.add(line)?;
+                if record.open {
+                    // The seconds from the oldest open one on are not complete.
+                    open_from = open_from.min(record.second);
+                } else {
+                    ops_read = ops_read.max(record.seq);
+                    self.waiting.entry(record.second).or_default().merge(&record);
+                }
+            }
+            let Participant { role, replica, .. } = &started.participant;
+            for line in admin.series(series_read)?.lines() {
+                let point: kit::series::Point = serde_json::from_str(line)?;
+                series_read = series_read.max(point.seq);
+                let t_s = point.at_ns.saturating_sub(origin_ns) as f64 / 1e9;
+                if point.name == "users" {
+                    self.users.entry(index).or_default().insert(t_s as u32, point.value.unwrap_or(0.0));
+                }
+                let (role, replica) = (role.clone(), *replica);
+                samples.push(Sample { t_s, name: point.name, role, replica, value: point.value });
+            }
+            let told = admin.journal(journal_read)?;
+            for line in told.lines() {
+                let line: kit::journal::Line<kit::batch::Entry> = serde_json::from_str(line)?;
+                journal_read = journal_read.max(line.seq);
+                self.journal.push(line.entry);
+            }
+            files.journal(&told)?;
+            self.read.insert(index, (ops_read, series_read, journal_read));
+        }
+        files.series(&samples)?;
+        self.series.append(&mut samples);
+        self.write_history(open_from, start_unix_s, files)
+    }
+
+    /// Writes what is written whole once the trial has ended.
+    fn finish(
+        &mut self,
+        site: &Site<'_>,
+        trial: &Trial,
+        window: &std::ops::Range<u32>,
+        start_unix_s: f64,
+        files: &mut TrialFiles,
+    ) -> anyhow::Result<()> {
+        self.write_history(u32::MAX, start_unix_s, files)?;
+        let measured_s = f64::from(window.end - window.start);
+        files.finish(&self.ops, window.clone(), measured_s, &|kind| method_of(site, trial, kind), start_unix_s)
+    }
+
+    fn record(
+        self,
+        trial: &Trial,
+        load: LoadPlan,
+        window: std::ops::Range<u32>,
+        participants: Vec<Participant>,
+        failure: Option<String>,
+    ) -> TrialRecord {
+        let Self { ops, series, journal, .. } = self;
+        let trial = trial.clone();
+        TrialRecord { trial, load, ops, series, journal, window, measured_s: None, participants, failure }
     }
 
     /// How many users all generators had in a second.
@@ -471,28 +579,34 @@ impl Collected {
     }
 }
 
-/// Stops the generators and waits until what they had begun has ended, or been given up; gives back why not, if so.
-fn drain(site: &Site<'_>, running: &Running, clock: &kit::Clock) -> Option<String> {
-    for started in running.generators() {
+/// Stops what makes the load, then what measures beside it, and waits until what they had begun has ended, or been
+/// given up; gives back why not, if so.
+fn drain(site: &Site<'_>, trial: &Trial, running: &Running, clock: &kit::Clock) -> Option<String> {
+    let at_most = site.system.drain_within(site.experiment, &trial.levels);
+    let at_most = at_most.unwrap_or(site.experiment.timeout * TIMEOUTS_OF_AN_OPERATION) + Duration::from_secs(2);
+    let of = |under_test| running.measuring().filter(move |started| started.participant.under_test == under_test);
+    stop_and_wait(of(false).collect(), at_most, clock).or_else(|| stop_and_wait(of(true).collect(), at_most, clock))
+}
+
+fn stop_and_wait(started: Vec<&Started>, at_most: Duration, clock: &kit::Clock) -> Option<String> {
+    for started in &started {
         if let Err(error) = started.replica.admin().stop() {
             // It may have died, which the caller has seen.
-            eprintln!("stopping the load: {error:#}");
+            eprintln!("stopping {}: {error:#}", started.participant.role);
         }
     }
-    let at_most = site.experiment.timeout * TIMEOUTS_OF_AN_OPERATION + Duration::from_secs(2);
     let deadline = clock.now_ns() + at_most.as_nanos() as u64;
-    for started in running.generators() {
+    for started in started {
+        let role = &started.participant.role;
         loop {
             match started.replica.admin().health() {
                 Ok(health) if health.drained => break,
                 Ok(_) if clock.now_ns() < deadline => std::thread::park_timeout(LOOK),
                 Ok(_) => {
-                    return Some(format!(
-                        "the load did not end within {} s; its last seconds are missing",
-                        at_most.as_secs()
-                    ));
+                    let waited_s = at_most.as_secs();
+                    return Some(format!("{role} did not end within {waited_s} s; its last seconds are missing"));
                 }
-                Err(error) => return Some(format!("the load could not be asked whether it has ended: {error:#}")),
+                Err(error) => return Some(format!("{role} could not be asked whether it has ended: {error:#}")),
             }
         }
     }
@@ -511,11 +625,8 @@ impl Started {
             no_memory: reason.clone(),
             no_cpu: reason,
         };
-        Self { participant, replica: Box::new(Elsewhere(super::AdminClient::http("", ""))), last: None }
-    }
-
-    fn is_generator(&self) -> bool {
-        !self.participant.under_test
+        let replica = Box::new(Elsewhere(super::AdminClient::http("", "")));
+        Self { participant, replica, measures: false, last: None }
     }
 }
 
@@ -552,8 +663,8 @@ impl Running {
         of_role.map(|started| started.replica.addr()).collect()
     }
 
-    fn generators(&self) -> impl Iterator<Item = &Started> {
-        self.started.iter().filter(|started| started.is_generator())
+    fn measuring(&self) -> impl Iterator<Item = &Started> {
+        self.started.iter().filter(|started| started.measures)
     }
 
     fn ended(&mut self) -> Option<String> {

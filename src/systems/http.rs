@@ -57,14 +57,14 @@ impl System for Http {
     }
 
     fn assemble(&self, _: &Experiment, _: &Levels) -> Assembly {
-        Assembly { parts: Vec::new(), entry: "default" }
+        Assembly { parts: Vec::new(), entry: Some("default") }
     }
 
     fn scenario(&self, experiment: &Experiment, _: &Levels) -> Scenario {
         experiment.scenario.clone().unwrap_or_default()
     }
 
-    fn role_settings(&self, _: &Experiment) -> serde_json::Value {
+    fn role_settings(&self, _: &Experiment, _: &Levels) -> serde_json::Value {
         serde_json::Value::Null
     }
 

@@ -88,7 +88,15 @@ impl System for TaskTracker {
             let given = experiment.roles.get(role).and_then(|limits| limits.replicas);
             given.or(if role == "gateway" { None } else { of_factor }).unwrap_or(1)
         };
-        let part = |role, peers, database, port| Part { role, replicas: replicas(role), peers, database, port };
+        let part = |role, peers, database, port| Part {
+            role,
+            replicas: replicas(role),
+            peers,
+            database,
+            port,
+            under_test: true,
+            measures: false,
+        };
         match levels.get("architecture") {
             Some(Level::Text(architecture)) if architecture == "microservices" => Assembly {
                 parts: vec![
@@ -97,9 +105,9 @@ impl System for TaskTracker {
                     part("stats-service", &["task-service"], None, 8003),
                     part("gateway", &["user-service", "task-service", "stats-service"], None, 8000),
                 ],
-                entry: "gateway",
+                entry: Some("gateway"),
             },
-            _ => Assembly { parts: vec![part("monolith", &[], Some("monolith"), 9000)], entry: "monolith" },
+            _ => Assembly { parts: vec![part("monolith", &[], Some("monolith"), 9000)], entry: Some("monolith") },
         }
     }
 
@@ -111,7 +119,7 @@ impl System for TaskTracker {
         Scenario { setup: setup(tasks), steps: mix(tasks.clamp(1, 20)), in_turn: false }
     }
 
-    fn role_settings(&self, experiment: &Experiment) -> serde_json::Value {
+    fn role_settings(&self, experiment: &Experiment, _: &Levels) -> serde_json::Value {
         split_settings(&experiment.settings).0
     }
 

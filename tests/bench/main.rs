@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes real time and real ports")]
 
 mod peers;
+mod stream;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     on_schedule(&mut figures);
     against_nginx(&mut figures);
     the_price_of_services(&mut figures);
+    a_stream(&mut figures);
     let mut met = true;
     println!("\n{:<66} {:>10} {:>12}", "FIGURE", "MEASURED", "TO REACH");
     for Figure { what, measured, target, at_least } in &figures {
@@ -144,4 +146,18 @@ fn the_price_of_services(figures: &mut Vec<Figure>) {
     }
     at_least(figures, "microservices / monolith, requests a second, same CPU", median(&mut ratios), 0.35);
     at_most(figures, "gateway hop at low load, median, µs", median(&mut hops), 150.0);
+}
+
+/// The word count against a plain loop that reads the same socket, and batches with nothing or little to do.
+fn a_stream(figures: &mut Vec<Figure>) {
+    let mut ratios = Vec::new();
+    for round in 0..3 {
+        let plain = stream::plain_loop(SECONDS);
+        let held = stream::highest_held(0.3 * plain, 1.5 * plain, 6);
+        println!("  round {round}: plain loop {plain:.0} lines/s, stream {held:.0} lines/s");
+        ratios.push(held / plain);
+    }
+    at_least(figures, "word count of a stream / plain loop, lines a second, 2 CPUs", median(&mut ratios), 0.6);
+    at_most(figures, "processing time of an empty batch, ms", stream::word_count(0.001, 6).processing_ms, 2.0);
+    at_most(figures, "processing time of a batch of 290 records, ms", stream::word_count(290.0, 6).processing_ms, 5.0);
 }

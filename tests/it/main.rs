@@ -8,4 +8,5 @@ mod invariants;
 mod lab;
 mod load;
 mod page;
+mod stream;
 mod study;

@@ -75,6 +75,19 @@ pub struct After {
 }
 
 impl Admin {
+    /// The endpoint of something that has no host: a simulation, whose clock is moved by hand.
+    pub fn of_simulation(clock: Clock) -> Self {
+        Self {
+            clock,
+            recorder: Recorder::default(),
+            series: Series::default(),
+            journal: Journal::default(),
+            control: Control::default(),
+            status: Status::new(None),
+            metrics: Arc::default(),
+        }
+    }
+
     /// How the role is.
     pub fn health(&self) -> Health {
         Health { phase: self.status.phase().name().to_owned(), drained: self.control.is_drained() }

@@ -1,0 +1,158 @@
+//! A stream as its users meet it: the same small one on every deployment, live against simulated, and the same bytes.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::lab::{Called, call, scratch, write};
+
+/// Four tasks on two slots: two waves of 7.5 lines each.
+fn small(cost: &str, duration_s: u32) -> String {
+    format!(
+        "# Does a small stream keep up?\nsystem = \"socket-stream\"\ntrials = 1\nseed = 3\nwarmup = \"1s\"\nduration = \"{duration_s}s\"\n\
+         [load]\nmode = \"open\"\nrate = 60\n\
+         [settings]\nbatch_interval = \"500ms\"\nblock_interval = \"100ms\"\ncores = 3\npartitions = 4\ncost = \"{cost}\"\n"
+    )
+}
+
+struct Ran {
+    called: Called,
+    archive: PathBuf,
+    trial: Value,
+}
+
+fn run(folder: &Path, text: &str, deployment: &str) -> Ran {
+    let file = write(folder, "stream.toml", text);
+    let out = folder.join(deployment);
+    let flags = ["--deployment", deployment, "--out", out.to_str().unwrap()];
+    let called = call(&[&["run", file.to_str().unwrap()][..], &flags].concat());
+    let archive = std::fs::canonicalize(out.join("latest"))
+        .unwrap_or_else(|error| panic!("{error}: {} {}", called.stdout, called.stderr));
+    let results = std::fs::read_to_string(archive.join("results.jsonl")).unwrap();
+    let trial = results.lines().next().map(|line| serde_json::from_str(line).unwrap());
+    let trial = trial.unwrap_or_else(|| panic!("no result: {} {}", called.stdout, called.stderr));
+    Ran { called, archive, trial }
+}
+
+fn runs_a_stream(deployment: &str) {
+    let folder = scratch();
+    let Ran { called, archive, trial } = run(folder.path(), &small("2ms", 5), deployment);
+    assert_eq!(called.code, Some(0), "{}\n{}", called.stdout, called.stderr);
+    assert_eq!(trial["valid"], true, "{trial}");
+    let stream = &trial["stream"];
+    assert_eq!(stream["state"], "stable", "{stream}");
+    let rate = stream["avg_input_rate_per_s"].as_f64().unwrap();
+    assert!((rate / 60.0 - 1.0).abs() < 0.06, "{rate} lines a second");
+    let processing = stream["avg_processing_time_ms"].as_f64().unwrap();
+    assert!((28.0..45.0).contains(&processing), "two waves of 7.5 lines of 2 ms: {processing} ms");
+    assert_eq!(trial["error_rate"], 0.0, "{trial}");
+    assert!((trial["throughput_rps"].as_f64().unwrap() / 60.0 - 1.0).abs() < 0.06, "records, not batches: {trial}");
+    let last = called.stdout.lines().rfind(|line| !line.is_empty()).unwrap();
+    assert!(last.starts_with("stable: "), "the closing line says how it went: {last}");
+    let folder = archive.join("trials").join(trial["name"].as_str().unwrap());
+    let told = std::fs::read_to_string(folder.join("batches.jsonl")).unwrap();
+    assert!(told.lines().next().unwrap().contains("\"entry\":\"engine\""), "{told}");
+    assert!(told.matches("\"completed\"").count() >= 10, "{told}");
+    for name in ["report.html", "report.md", "figures.csv", "all_results.json"] {
+        assert!(archive.join(name).metadata().is_ok_and(|file| file.len() > 0), "{name}");
+    }
+    let again = call(&["report", archive.to_str().unwrap()]);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+}
+
+#[test]
+fn a_stream_runs_in_process() {
+    runs_a_stream("in-process");
+}
+
+#[test]
+fn a_stream_runs_as_processes() {
+    runs_a_stream("processes");
+}
+
+#[test]
+fn a_stream_runs_simulated() {
+    runs_a_stream("simulated");
+}
+
+#[test]
+fn live_and_simulated_agree_on_processing_time_growth_and_verdict() {
+    let folder = scratch();
+    // 7.5 lines of 40 ms in two waves are 600 ms of every 500.
+    let text = small("40ms", 12);
+    let live = run(folder.path(), &text, "processes").trial;
+    let simulated = run(folder.path(), &text, "simulated").trial;
+    assert_eq!(
+        (&live["stream"]["state"], &simulated["stream"]["state"]),
+        (&"falls-behind".into(), &"falls-behind".into())
+    );
+    let both = |key: &str| {
+        let number = |trial: &Value| match &trial["stream"][key] {
+            Value::Object(interval) => interval["estimate"].as_f64(),
+            plain => plain.as_f64(),
+        };
+        (number(&live).unwrap_or_else(|| panic!("{key}: {live}")), number(&simulated).unwrap())
+    };
+    let (live_ms, simulated_ms) = both("avg_processing_time_ms");
+    assert!((live_ms / simulated_ms - 1.0).abs() < 0.05, "processing time {live_ms} ms, simulated {simulated_ms} ms");
+    let (live_ms, simulated_ms) = both("delay_growth_ms_per_batch");
+    // Growth is a small difference of large times: 5 % of the interval's excess, and what a batch itself may stray.
+    assert!(
+        (live_ms - simulated_ms).abs() < 0.05 * simulated_ms + 10.0,
+        "growth {live_ms} ms, simulated {simulated_ms} ms"
+    );
+}
+
+#[test]
+fn the_same_seed_simulates_the_same_bytes() {
+    let files = |seed: &str| {
+        let folder = scratch();
+        let text = small("2ms", 20).replace("seed = 3", seed).replace("rate = 60", "rate = 60\narrivals = \"poisson\"");
+        let Ran { archive, .. } = run(folder.path(), &text, "simulated");
+        let mut files = vec![archive.join("results.jsonl")];
+        let trial = std::fs::read_dir(archive.join("trials")).unwrap().flatten().next().unwrap().path();
+        files.extend(
+            std::fs::read_dir(trial).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file()),
+        );
+        files.sort();
+        files
+            .iter()
+            .map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let (one, same, other) = (files("seed = 3"), files("seed = 3"), files("seed = 4"));
+    for (a, b) in one.iter().zip(&same) {
+        assert!(a == b, "{:?} differs", a.0);
+    }
+    assert_ne!(one, other, "another seed is another run");
+}
+
+#[test]
+fn an_hour_of_stream_is_simulated_in_moments() {
+    let folder = scratch();
+    let text = small("2ms", 3600).replace("rate = 60", "rate = 150").replace("500ms", "2s").replace("100ms", "200ms");
+    let Ran { called, trial, .. } = run(folder.path(), &text, "simulated");
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    assert_eq!(trial["stream"]["batches"]["completed"], 1800, "{}", trial["stream"]);
+}
+
+#[test]
+fn wrong_settings_of_a_stream_are_refused_with_their_line() {
+    let folder = scratch();
+    for (from, to, line, message) in [
+        ("batch_interval = \"500ms\"", "batch_interval = \"0s\"", 10, "batch_interval"),
+        ("cost = \"2ms\"", "cost = \"-1ms\"", 14, "cost"),
+        ("partitions = 4", "partitions = 4\nreduce_partitions = 0", 14, "reduce_partitions"),
+        ("mode = \"open\"\nrate = 60", "users = 3", 0, "mode = \"open\""),
+        ("cores = 3", "croes = 3", 9, "croes"),
+    ] {
+        let text = small("2ms", 5).replace(from, to);
+        let file = write(folder.path(), "wrong.toml", &text);
+        let called = call(&["run", file.to_str().unwrap(), "--deployment", "simulated"]);
+        assert_eq!(called.code, Some(2), "{to}: {}", called.stderr);
+        assert!(called.stderr.contains(message), "{to}: {}", called.stderr);
+        if line > 0 {
+            assert!(called.stderr.contains(&format!("wrong.toml:{line}:")), "{to}: {}", called.stderr);
+        }
+    }
+}
