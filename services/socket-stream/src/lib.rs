@@ -24,6 +24,7 @@ pub mod ops;
 pub mod policy;
 pub mod settings;
 pub mod simulate;
+mod socket;
 pub mod source;
 pub mod stream;
 pub mod words;
