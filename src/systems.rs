@@ -33,6 +33,10 @@ pub trait System: Sync {
     fn scenario(&self, experiment: &Experiment, levels: &Levels) -> Scenario;
     /// The settings that its roles are given.
     fn role_settings(&self, experiment: &Experiment) -> serde_json::Value;
+    /// Whether it is a stream, whose batches keep up or do not: then `stable` can be asked of it.
+    fn is_stream(&self) -> bool {
+        false
+    }
     /// What the report should say of the settings.
     fn notes(&self, experiment: &Experiment) -> Vec<String>;
 }

@@ -122,6 +122,7 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
         measured_s: None,
         participants: running.started.iter().map(|started| started.participant.clone()).collect(),
         failure,
+        journal: Vec::new(),
     };
     Ok(Ended::Done(Box::new(record)))
 }

@@ -45,6 +45,7 @@ pub fn record(per_second: u64, total_ms: u64) -> TrialRecord {
         measured_s: None,
         participants: Vec::new(),
         failure: None,
+        journal: Vec::new(),
     }
 }
 
