@@ -361,3 +361,33 @@ fn read(path: &Path) -> anyhow::Result<String> {
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> anyhow::Result<T> {
     serde_json::from_str(text).map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), error.line())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::{MadeStream, stream_experiment};
+
+    #[test]
+    fn a_journal_is_read_back_as_it_was_told_and_a_damaged_line_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let experiment = stream_experiment(&[]);
+        let archive = Archive::create(root.path(), &experiment, "20260105_100000").unwrap();
+        let trial = Trial::new(0, Default::default(), 0, 1);
+        let mut files = archive.begin_trial(&trial).unwrap();
+        files.journal("").unwrap();
+        assert!(archive.journal(&trial.name).unwrap().is_empty(), "nothing was told, so there is no file");
+        let told = MadeStream::default().journal();
+        let line = |(place, entry): (usize, &Entry)| {
+            let line = Line { seq: place as u64 + 1, entry };
+            serde_json::to_string(&line).unwrap() + "\n"
+        };
+        for lines in told.iter().enumerate().map(line).collect::<Vec<_>>().chunks(50) {
+            files.journal(&lines.concat()).unwrap();
+        }
+        files.journal("{\"seq\":170,\"entry\":\"bat").unwrap();
+        assert_eq!(archive.journal(&trial.name).unwrap(), told, "half a line is left out");
+        files.journal("\n").unwrap();
+        let error = archive.journal(&trial.name).unwrap_err().to_string();
+        assert!(error.contains("batches.jsonl:170: damaged"), "{error}");
+    }
+}

@@ -368,4 +368,23 @@ mod tests {
             comparison.rows.is_empty() && comparison.table().ends_with("only in B: architecture=monolith users=20\n")
         );
     }
+
+    #[test]
+    fn streams_are_compared_by_processing_time_and_growth() {
+        use crate::measure::samples::MadeStream;
+        let archive = |processing: [f64; 3]| -> Vec<TrialSummary> {
+            processing.iter().map(|took| MadeStream::of(*took).trial(0, &[("cores", 4)])).collect()
+        };
+        let (before, after) = (archive([2_531.0, 2_540.0, 2_520.0]), archive([1_080.0, 1_085.0, 1_075.0]));
+        let comparison = compare(&before, &after);
+        assert_eq!(of(&comparison, "processing_avg_ms").change, Change::Improved);
+        let growth = of(&comparison, "delay_growth_ms");
+        assert_eq!((growth.change, growth.ratio, growth.b), (Change::Improved, None, Some(0.0)));
+        assert!(!comparison.regressed() && compare(&after, &before).regressed());
+        assert!(comparison.table().contains("growth ms/batch"));
+        assert!(comparison.rows.iter().all(|row| row.metric != "error_rate"));
+        // Growths that are surely different, and by far less than a hundredth of the interval.
+        let close = compare(&archive([2_531.0; 3]), &archive([2_532.0, 2_532.1, 2_531.9]));
+        assert_eq!(of(&close, "delay_growth_ms").change, Change::Inconclusive);
+    }
 }

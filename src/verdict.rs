@@ -448,6 +448,10 @@ mod tests {
             ("wrong <= 0.001", "wrong_rate", Op::AtMost, 0.1),
             ("goodput >= 500/s", "goodput_rps", Op::AtLeast, 500.0),
             ("throughput > 1.5/s", "throughput_rps", Op::Above, 1.5),
+            ("stable", "stable", Op::AtLeast, 1.0),
+            ("delay_growth <= 10ms", "delay_growth_ms", Op::AtMost, 10.0),
+            ("processing < 2s", "processing_avg_ms", Op::Below, 2_000.0),
+            ("scheduling_delay <= 1s", "scheduling_delay_avg_ms", Op::AtMost, 1_000.0),
         ];
         for (text, key, op, limit) in cases {
             assert_eq!(parse(text), Ok(Slo { text: text.to_owned(), key: key.to_owned(), op, limit }));
@@ -458,6 +462,7 @@ mod tests {
     fn what_cannot_says_what_can() {
         let cases = [
             ("p95 250ms", "it has no comparison"),
+            ("stable <= 1s", "unknown metric \"stable\"; there are p50"),
             ("p96 <= 1ms", "unknown metric \"p96\"; there are p50, p90"),
             ("p95 <= 250", "\"250\" is not a duration with its unit"),
             ("p95 <= -1ms", "\"-1ms\" is not a duration"),

@@ -325,6 +325,8 @@ fn thin_percentiles(count: u64) -> impl Iterator<Item = (&'static str, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::samples::{MadeStream, gauge};
+    use crate::measure::{Sample, summarize_trial};
 
     #[test]
     fn a_guard_touches_the_numbers_of_its_families_and_its_own_percentile() {
@@ -343,5 +345,59 @@ mod tests {
         for (touched, key, expected) in cases {
             assert_eq!(touches(&of(touched), key), expected, "{touched} {key}");
         }
+    }
+
+    fn of_source(name: &str, per_s: f64) -> Vec<Sample> {
+        let mut samples = gauge(name, "source", 1, 0.0);
+        samples.iter_mut().for_each(|sample| sample.value = Some(per_s * sample.t_s));
+        samples
+    }
+
+    fn stream_guards(series: &[(&str, f64)], made: MadeStream) -> (Vec<(String, String)>, TrialSummary) {
+        let series = series.iter().flat_map(|(name, per_s)| of_source(name, *per_s)).collect();
+        let summary = summarize_trial(&TrialRecord { series, ..made.record() });
+        (summary.guards.iter().map(|guard| (guard.id.clone(), guard.what.clone())).collect(), summary)
+    }
+
+    #[test]
+    fn a_source_that_was_blocked_leaves_a_stream_that_looks_healed_undecided() {
+        let made = || MadeStream { seconds: 12, ..MadeStream::of(1_000.0) };
+        let (guards, mut summary) = stream_guards(&[("blocked_s", 0.25)], made());
+        let what =
+            "the source was blocked for 3 s of 12 s: records waited to be sent, where no scheduling delay shows them";
+        assert_eq!(guards[0], ("source-blocked".to_owned(), what.to_owned()));
+        let slo = crate::verdict::Slo::try_from("stable".to_owned()).unwrap();
+        let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+        assert_eq!(
+            crate::verdict::decide(&slo, &cell),
+            crate::verdict::Decision::Unknown(format!("source-blocked: {what}"))
+        );
+        // What falls behind although its source was blocked falls behind.
+        summary.stream.as_mut().unwrap().state = StreamState::FallsBehind;
+        let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+        assert_eq!(crate::verdict::decide(&slo, &cell), crate::verdict::Decision::Fail);
+        assert!(stream_guards(&[("blocked_s", 0.009)], made()).0.iter().all(|(id, _)| id == "too-few-ops"));
+    }
+
+    #[test]
+    fn a_source_that_sends_less_than_is_due_is_the_limit_itself() {
+        let made = || MadeStream { seconds: 12, ..MadeStream::of(1_000.0) };
+        let (guards, _) = stream_guards(&[("due_lines", 100.0), ("sent_lines", 97.0)], made());
+        let what = "the source sent 97 % of the 1200 lines that were due";
+        assert_eq!(guards[0], ("generator-limited".to_owned(), what.to_owned()));
+        let (guards, _) = stream_guards(&[("due_lines", 100.0), ("sent_lines", 99.5)], made());
+        assert!(guards.iter().all(|(id, _)| id == "too-few-ops"), "{guards:?}");
+    }
+
+    #[test]
+    fn a_handful_of_batches_is_told_once_and_bears_averages() {
+        let (guards, summary) = stream_guards(&[], MadeStream::of(1_000.0));
+        let what = "56 batches stand behind the percentiles of batches, of which p95 needs 200 and p99 needs 1000";
+        assert_eq!(guards, [("too-few-ops".to_owned(), what.to_owned())]);
+        let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+        assert_eq!(cell.metrics["latency_p95_ms"].thin, Some(56));
+        assert_eq!(cell.metrics["record_latency_p95_ms"].thin, None);
+        let (guards, _) = stream_guards(&[], MadeStream::default());
+        assert_eq!(guards[0].0, "backlog");
     }
 }

@@ -354,7 +354,7 @@ impl Seen<'_> {
         let grows = growth.is_some_and(|growth| growth.low > level_ms);
         let is_level = growth.is_some_and(|growth| growth.high < level_ms)
             || summary.max_scheduling_delay_ms.is_some_and(|most| most < interval_ms);
-        let processing = processing_words(summary);
+        let processing = processing_words(summary, took);
         if grows || took.is_some_and(|took| took.low > limit_ms) {
             let growth = growth.filter(|growth| growth.estimate > 0.0).map(|growth| growth_words(growth.estimate));
             let growth =
@@ -411,7 +411,9 @@ impl Seen<'_> {
             return None;
         }
         let under_way = |batch: &Batch| Some(batch.ended_ms.unwrap_or(self.end_ms) - batch.started_ms?);
-        let longest = self.due.iter().filter_map(under_way).fold(0.0, f64::max);
+        // The first of the run counts here only while it has not ended.
+        let counted = self.due.iter().filter(|batch| batch.batch > 0 || batch.ended_ms.is_none());
+        let longest = counted.filter_map(under_way).fold(0.0, f64::max);
         if longest > limit_ms && queued >= 3 {
             let why = format!(
                 "falls behind: a batch took {} and more of every {}, and {queued} batches wait",
@@ -430,8 +432,8 @@ impl Seen<'_> {
 /// Why nothing can be said of a journal without its engine.
 pub const NO_ENGINE: &str = "the engine did not say how it is set up";
 
-fn processing_words(summary: &StreamSummary) -> String {
-    let took = span(summary.avg_processing_time_ms.unwrap_or_default());
+fn processing_words(summary: &StreamSummary, took: Option<Interval>) -> String {
+    let took = span(took.map(|took| took.estimate).or(summary.avg_processing_time_ms).unwrap_or_default());
     let at_a_time = match summary.concurrent_jobs {
         0 | 1 => String::new(),
         jobs => format!(" with {jobs} jobs at a time"),
@@ -556,5 +558,181 @@ impl CellStream {
             batch_interval_ms: first.batch_interval_ms,
             cores: first.cores,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::MadeStream;
+
+    fn summary(made: &MadeStream) -> StreamSummary {
+        summarize(&made.journal(), 0..made.seconds)
+    }
+
+    #[test]
+    fn the_published_set_up_that_falls_behind_is_told_with_its_figures() {
+        let stream = summary(&MadeStream::default());
+        assert_eq!(
+            (stream.state, stream.why.as_str()),
+            (
+                StreamState::FallsBehind,
+                "falls behind: processing takes 2.531 s of every 2 s and the scheduling delay grows by 0.531 s a batch"
+            )
+        );
+        // The page said: 43 completed, 13 active; average scheduling delay 11.7 s, total delay 13.9 s.
+        let BatchCounts { completed, failed, queued, processing } = stream.batches;
+        assert_eq!((completed, failed, queued, processing), (44, 0, 11, 1));
+        let (delay, total) = (stream.avg_scheduling_delay_ms.unwrap(), stream.avg_total_delay_ms.unwrap());
+        assert!((delay - 11_688.0).abs() < 300.0 && (total - 13_946.0).abs() < 300.0, "{delay} {total}");
+        // Over different sets, so they do not add up.
+        assert!((total - delay - 2_531.0).abs() > 200.0);
+        assert_eq!((stream.most_queued, stream.over_interval_in_a_row, stream.slots), (12, 44, 3));
+        assert!((stream.last_scheduling_delay_ms.unwrap() - 44.0 * 531.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn one_that_keeps_up_is_told_with_its_figures() {
+        let stream = summary(&MadeStream::of(1_080.0));
+        assert_eq!(
+            (stream.state, stream.why.as_str()),
+            (StreamState::Stable, "stable: processing takes 1.08 s of every 2 s, the scheduling delay stays at 0 ms")
+        );
+        let growth = stream.delay_growth_ms_per_batch.unwrap();
+        assert_eq!((growth.estimate, growth.low, growth.high, stream.most_queued), (0.0, 0.0, 0.0, 0));
+        assert_eq!((stream.avg_input_rate_per_s, stream.records), (Some(143.0), 56 * 286));
+        assert_eq!(stream.avg_lateness_ms, Some(1.0));
+    }
+
+    #[test]
+    fn a_delay_as_long_as_the_interval_that_does_not_grow_is_fine() {
+        let mut made = MadeStream::of(1_999.0);
+        made.processing[0] = 4_500.0;
+        let stream = summary(&made);
+        assert!(stream.avg_scheduling_delay_ms.unwrap() > 2_000.0);
+        assert_eq!(stream.state, StreamState::Stable, "{}", stream.why);
+        let why = "stable: processing takes 1.999 s of every 2 s, the scheduling delay stays at 2.429 s";
+        assert_eq!(stream.why, why);
+    }
+
+    #[test]
+    fn what_cannot_be_told_says_why() {
+        let cases: [(MadeStream, StreamState, &str); 7] = [
+            (
+                MadeStream { cores: 1, ..MadeStream::default() },
+                StreamState::FallsBehind,
+                "falls behind: 1 receiver holds the only core, so no slot is left: 56 batches wait and none can start",
+            ),
+            (
+                MadeStream { cores: 2, receivers: 2, seconds: 6, ..MadeStream::default() },
+                StreamState::FallsBehind,
+                "falls behind: 2 receivers hold all 2 cores, so no slot is left: 3 batches wait and none can start",
+            ),
+            (
+                MadeStream { seconds: 8, ..MadeStream::default() },
+                StreamState::Unknown,
+                "unknown: 4 batches were due, and 5 are needed; measure longer",
+            ),
+            (
+                MadeStream { seconds: 0, ..MadeStream::default() },
+                StreamState::Unknown,
+                "unknown: no batch was due in the measured window",
+            ),
+            (
+                MadeStream { seconds: 20, ..MadeStream::of(30_000.0) },
+                StreamState::FallsBehind,
+                "falls behind: a batch took 19.999 s and more of every 2 s, and 9 batches wait",
+            ),
+            (
+                MadeStream {
+                    processing: vec![9_000.0, 900.0, 900.0, 900.0, 900.0],
+                    seconds: 10,
+                    ..MadeStream::default()
+                },
+                StreamState::Unknown,
+                "unknown: only one batch ended in the measured window",
+            ),
+            (
+                MadeStream { processing: vec![1_900.0, 2_100.0].repeat(28), ..MadeStream::default() },
+                StreamState::Unknown,
+                "unknown: processing takes 2 s of every 2 s (95 % interval",
+            ),
+        ];
+        for (made, state, why) in cases {
+            let stream = summary(&made);
+            assert!(stream.state == state && stream.why.starts_with(why), "{:?} {}", stream.state, stream.why);
+        }
+        assert_eq!(summarize(&[], 0..10).why, "unknown: the engine did not say how it is set up");
+    }
+
+    #[test]
+    fn the_first_batch_is_averaged_and_not_judged_by() {
+        // It is partial, and the others are all alike: five batches are enough.
+        let mut made = MadeStream { seconds: 12, ..MadeStream::default() };
+        made.processing[0] = 300.0;
+        let stream = summary(&made);
+        assert_eq!((stream.state, stream.batches.completed), (StreamState::FallsBehind, 4), "{}", stream.why);
+        assert!(stream.avg_processing_time_ms.unwrap() < 2_000.0);
+    }
+
+    #[test]
+    fn what_happened_after_the_window_is_not_looked_at() {
+        let made = MadeStream { seconds: 40, ..MadeStream::default() };
+        let mut cut = made.journal();
+        cut.retain(|entry| match entry {
+            Entry::Batch(batch) => batch.ended_ms.or(batch.started_ms).unwrap_or(batch.submitted_ms) <= 40_000.0,
+            _ => true,
+        });
+        assert_eq!(summarize(&cut, 0..40), summary(&made));
+    }
+
+    #[test]
+    fn every_missing_number_has_its_reason() {
+        for made in
+            [MadeStream { cores: 1, ..MadeStream::default() }, MadeStream { seconds: 0, ..MadeStream::default() }]
+        {
+            let stream = summary(&made);
+            let json = serde_json::to_value(&stream).unwrap();
+            let nulls =
+                json.as_object().unwrap().iter().filter(|(key, value)| value.is_null() && *key != "record_latency");
+            for (key, _) in nulls {
+                assert!(stream.null_reasons.contains_key(key), "{key} has no reason");
+            }
+            assert_eq!(serde_json::from_value::<StreamSummary>(json).unwrap(), stream);
+        }
+    }
+
+    #[test]
+    fn the_interval_of_the_growth_covers_it() {
+        let mut rng = kit::rng(3, "test");
+        let covered = (0..200).filter(|_| {
+            let took = |_: usize| 2_100.0 + 150.0 * stats::normal(&mut rng);
+            let made = MadeStream { processing: (0..56).map(took).collect(), ..MadeStream::default() };
+            let growth = summary(&made).delay_growth_ms_per_batch.unwrap();
+            growth.low <= 100.0 && 100.0 <= growth.high
+        });
+        let covered = covered.count();
+        assert!(covered >= 180, "{covered} of 200");
+    }
+
+    #[test]
+    fn a_noisy_stream_that_keeps_up_is_hardly_ever_said_to_fall_behind() {
+        let mut rng = kit::rng(4, "test");
+        let mut states = BTreeMap::new();
+        for _ in 0..200 {
+            let took = |_: usize| 1_700.0 + 300.0 * stats::normal(&mut rng);
+            let made = MadeStream { processing: (0..56).map(took).collect(), ..MadeStream::default() };
+            *states.entry(summary(&made).state.words()).or_insert(0) += 1;
+        }
+        assert!(!states.contains_key("falls behind") && states["stable"] > 150, "{states:?}");
+    }
+
+    #[test]
+    fn trials_that_differ_leave_a_cell_unknown() {
+        let (stable, behind) = (summary(&MadeStream::of(1_080.0)), summary(&MadeStream::default()));
+        let of = |trials: &[&StreamSummary]| CellStream::of(trials.iter().copied()).map(|cell| cell.state);
+        assert_eq!(of(&[&stable, &stable]), Some(StreamState::Stable));
+        assert_eq!(of(&[&behind, &behind]), Some(StreamState::FallsBehind));
+        assert_eq!((of(&[&stable, &behind]), of(&[])), (Some(StreamState::Unknown), None));
     }
 }

@@ -324,7 +324,7 @@ fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::samples::{gauge as samples, op, participant, record};
+    use crate::measure::samples::{MadeStream, gauge as samples, op, participant, record};
     use kit::Outcome;
 
     fn add(record: &mut TrialRecord, second: u32, times: u64, op: &kit::Op, error: Option<&str>) {
@@ -490,5 +490,35 @@ mod tests {
         let summary = summarize_trial(&record(50, 1));
         assert_eq!(summary.guards.iter().map(|g| g.touches[0].as_str()).collect::<Vec<_>>(), ["latency_p99"]);
         assert_eq!(summary.guards[0].what, "500 operations stand behind the p99, which needs 1000");
+    }
+
+    #[test]
+    fn the_numbers_of_a_stream_are_of_its_batches_and_its_rates_are_in_records() {
+        let made = MadeStream::of(1_000.0);
+        let summary = summarize_trial(&made.record());
+        assert_eq!((summary.valid, summary.total_requests, summary.latency_count), (true, 56, 56));
+        let rates = [summary.goodput_rps, summary.throughput_rps, summary.offered_rps];
+        assert_eq!(rates, [Some(143.0); 3]);
+        assert!((summary.latency_p50_ms.unwrap() - 1_001.0).abs() < 1.0, "{:?}", summary.latency_p50_ms);
+        assert_eq!(summary.kinds.iter().map(|kind| kind.kind.as_str()).collect::<Vec<_>>(), ["batch", "record"]);
+        let stream = summary.stream.unwrap();
+        let records = stream.record_latency.unwrap();
+        assert!(records.p50.unwrap() > 1_990.0, "{records:?}");
+        assert_eq!(summary.seconds.iter().map(|second| second.offered).sum::<u64>(), 56);
+    }
+
+    #[test]
+    fn a_stream_in_which_no_batch_ended_was_measured_all_the_same() {
+        let made = MadeStream { cores: 1, ..MadeStream::default() };
+        let mut record = made.record();
+        record.ops = Default::default();
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.valid, summary.goodput_rps, summary.error_rate), (true, Some(0.0), None));
+        let stream = summary.stream.unwrap();
+        assert_eq!(stream.null_reasons["record_latency"], "no record of the measured window was followed");
+        record.journal.truncate(1);
+        assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("no batch was due in the measured window"));
+        record.journal = made.journal()[1..].to_vec();
+        assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("the engine did not say how it is set up"));
     }
 }
