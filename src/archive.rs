@@ -1,7 +1,7 @@
 //! The archive of a run: the only module that knows file names.
 //!
-//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv` and logs grow while a trial
-//! runs; everything else is written whole, beside its place and then moved there, so a reader never sees half a file.
+//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl` and logs grow
+//! while a trial runs; everything else is written whole, beside its place and then moved there, so a reader never sees half a file.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use kit::batch::Entry;
+use kit::journal::Line;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{input, surroundings};
@@ -16,6 +18,9 @@ use crate::experiment::{Experiment, Trial, file};
 use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
+
+/// What the engine of a stream tells during a trial.
+const JOURNAL: &str = "batches.jsonl";
 
 /// An archive on disk.
 #[derive(Clone, Debug)]
@@ -181,15 +186,21 @@ impl Archive {
     /// When a line is damaged, as input.
     pub fn results(&self) -> anyhow::Result<Vec<TrialSummary>> {
         let path = self.folder.join("results.jsonl");
-        let text = read(&path)?;
-        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let lines = complete.lines().enumerate();
-        lines
-            .map(|(index, line)| {
-                serde_json::from_str(line)
-                    .map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), index + 1)))
-            })
-            .collect()
+        parse_lines(&path, &read(&path)?)
+    }
+
+    /// What the engine of a stream told during a trial, in the order of telling; nothing of a trial without one. A last
+    /// line without its end was being written; it is left out.
+    ///
+    /// # Errors
+    /// When a line is damaged, as input.
+    pub fn journal(&self, trial: &str) -> anyhow::Result<Vec<Entry>> {
+        let path = self.folder.join("trials").join(trial).join(JOURNAL);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let lines: Vec<Line<Entry>> = parse_lines(&path, &read(&path)?)?;
+        Ok(lines.into_iter().map(|line| line.entry).collect())
     }
 
     /// The machine and the conditions of the run, null when they were not written yet.
@@ -237,6 +248,7 @@ impl Archive {
         Ok(TrialFiles {
             series: grow("series.csv", "t_s,name,role,replica,value")?,
             history: grow("stats_history.csv", csv::HISTORY_HEADER)?,
+            journal: None,
             folder,
         })
     }
@@ -247,6 +259,8 @@ pub struct TrialFiles {
     folder: PathBuf,
     series: BufWriter<File>,
     history: BufWriter<File>,
+    /// Only streams have one.
+    journal: Option<File>,
 }
 
 impl TrialFiles {
@@ -282,6 +296,22 @@ impl TrialFiles {
             .map_err(|error| refused(&self.folder, &error))
     }
 
+    /// Adds lines of a journal as they were read, each with its end; the first ones make the file.
+    ///
+    /// # Errors
+    /// As [`TrialFiles::series`].
+    pub fn journal(&mut self, lines: &str) -> anyhow::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let path = self.folder.join(JOURNAL);
+        let file = match &mut self.journal {
+            Some(file) => file,
+            none => none.insert(File::create(&path).map_err(|error| refused(&path, &error))?),
+        };
+        file.write_all(lines.as_bytes()).map_err(|error| refused(&path, &error))
+    }
+
     /// Writes what is written whole once the trial has ended: the interval log, and the tables by kind.
     /// `measured_s` is how long was measured, `method` gives the HTTP method of a kind, `start_unix_s` is when the schedule began.
     ///
@@ -300,6 +330,15 @@ impl TrialFiles {
         write("stats.csv", csv::stats_csv(ops, window, method, measured_s).as_bytes())?;
         write("failures.csv", csv::failures_csv(ops, method, start_unix_s as u64).as_bytes())
     }
+}
+
+/// One value a line; a last line without its end is left out.
+fn parse_lines<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> anyhow::Result<Vec<T>> {
+    let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), index + 1)))
+    };
+    complete.lines().enumerate().map(parse).collect()
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -321,4 +360,34 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> anyhow::Result<T> {
     serde_json::from_str(text).map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), error.line())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::samples::{MadeStream, stream_experiment};
+
+    #[test]
+    fn a_journal_is_read_back_as_it_was_told_and_a_damaged_line_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let experiment = stream_experiment(&[]);
+        let archive = Archive::create(root.path(), &experiment, "20260105_100000").unwrap();
+        let trial = Trial::new(0, Default::default(), 0, 1);
+        let mut files = archive.begin_trial(&trial).unwrap();
+        files.journal("").unwrap();
+        assert!(archive.journal(&trial.name).unwrap().is_empty(), "nothing was told, so there is no file");
+        let told = MadeStream::default().journal();
+        let line = |(place, entry): (usize, &Entry)| {
+            let line = Line { seq: place as u64 + 1, entry };
+            serde_json::to_string(&line).unwrap() + "\n"
+        };
+        for lines in told.iter().enumerate().map(line).collect::<Vec<_>>().chunks(50) {
+            files.journal(&lines.concat()).unwrap();
+        }
+        files.journal("{\"seq\":170,\"entry\":\"bat").unwrap();
+        assert_eq!(archive.journal(&trial.name).unwrap(), told, "half a line is left out");
+        files.journal("\n").unwrap();
+        let error = archive.journal(&trial.name).unwrap_err().to_string();
+        assert!(error.contains("batches.jsonl:170: damaged"), "{error}");
+    }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::Levels;
-use crate::measure::{CellSummary, Interval, TrialSummary, guards, stats, study};
+use crate::measure::{CellSummary, Interval, TrialSummary, guards, stats, stream, study};
 use crate::verdict::three;
 
 /// A change below this share is not worth a word.
@@ -23,6 +23,17 @@ const METRICS: [(&str, &str, bool); 8] = [
     ("latency_p99_ms", "p99 ms", false),
     ("latency_avg_ms", "mean ms", false),
     ("error_rate", "errors %", false),
+    ("total_cpu_units", "CPUs", false),
+    ("total_mem_gb", "memory GB", false),
+];
+
+/// The same for streams.
+const OF_STREAMS: [(&str, &str, bool); 7] = [
+    ("processing_avg_ms", "processing ms", false),
+    (stream::GROWTH, "growth ms/batch", false),
+    ("scheduling_delay_avg_ms", "delay ms", false),
+    ("total_delay_avg_ms", "total delay ms", false),
+    ("record_latency_p95_ms", "record p95 ms", false),
     ("total_cpu_units", "CPUs", false),
     ("total_mem_gb", "memory GB", false),
 ];
@@ -95,14 +106,16 @@ pub fn compare_with(a: &[TrialSummary], b: &[TrialSummary], least_effect: f64) -
     };
     let both = || cells_a.iter().filter_map(|a| Some((a, cells_b.iter().find(|b| b.levels == a.levels)?)));
     let mut rows = Vec::new();
-    for (key, _, more_is_better) in METRICS {
+    let is_stream = cells_a.iter().chain(&cells_b).any(|cell| cell.stream.is_some());
+    let metrics: &[(&str, &str, bool)] = if is_stream { &OF_STREAMS } else { &METRICS };
+    for &(key, _, more_is_better) in metrics {
         let mut of_metric: Vec<Row> = both().map(|(a, b)| row(key, a, b)).collect();
         let corrected = holm(&of_metric.iter().map(|row| row.p).collect::<Vec<_>>());
-        for (row, corrected) in of_metric.iter_mut().zip(corrected) {
+        for ((row, corrected), (cell, _)) in of_metric.iter_mut().zip(corrected).zip(both()) {
             // The one by itself, until all rows are there.
             row.p_of_all = row.p;
             row.p = corrected;
-            judge(row, more_is_better, least_effect);
+            judge(row, more_is_better, least_effect, scale(key, cell));
         }
         rows.extend(of_metric);
     }
@@ -132,7 +145,8 @@ fn row(key: &str, a: &CellSummary, b: &CellSummary) -> Row {
     let side = |cell: &CellSummary| cell.metrics.get(key).cloned().unwrap_or_default();
     let (one, other) = (side(a), side(b));
     let enough = one.mean.is_some() && other.mean.is_some();
-    let log = if enough { stats::welch_log_ratio(&one.values, &other.values) } else { None };
+    // A growth around zero has no ratio that means anything.
+    let log = if enough && key != stream::GROWTH { stats::welch_log_ratio(&one.values, &other.values) } else { None };
     let ratio = log.map(|log| Interval { estimate: log.log.exp(), low: log.low().exp(), high: log.high().exp() });
     let touched = a.guards.iter().chain(&b.guards).find(|guard| guards::touches(guard, key));
     let few = one.values.len().min(other.values.len()) < 2;
@@ -179,10 +193,20 @@ fn holm(values: &[Option<f64>]) -> Vec<Option<f64>> {
     corrected
 }
 
-fn judge(row: &mut Row, more_is_better: bool, least_effect: f64) {
+/// What a difference without a ratio is a share of, where there is such a thing: a growth is one of the batch interval.
+fn scale(key: &str, cell: &CellSummary) -> Option<f64> {
+    let interval_ms = || cell.stream.as_ref().map(|stream| stream.batch_interval_ms);
+    if key == stream::GROWTH { interval_ms() } else { None }
+}
+
+fn judge(row: &mut Row, more_is_better: bool, least_effect: f64, scale: Option<f64>) {
     let (Some(a), Some(b), Some(p), None) = (row.a, row.b, row.p, &row.why) else { return };
     let apart = row.ratio.is_none_or(|ratio| ratio.low > 1.0 || ratio.high < 1.0);
-    let large = row.ratio.is_none_or(|ratio| (ratio.estimate - 1.0).abs() >= least_effect);
+    let large = match (row.ratio, scale) {
+        (Some(ratio), _) => (ratio.estimate - 1.0).abs() >= least_effect,
+        (None, Some(scale)) => (b - a).abs() >= least_effect * scale,
+        (None, None) => true,
+    };
     if p < SURE && apart && large {
         row.change = if (b > a) == more_is_better { Change::Improved } else { Change::Regressed };
     }
@@ -229,7 +253,11 @@ fn among_all(row: &Row) -> bool {
 
 fn line(row: &Row) -> [String; 7] {
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), three);
-    let metric = METRICS.iter().find(|(key, ..)| *key == row.metric).map_or(row.metric.as_str(), |(_, name, _)| name);
+    let metric = METRICS
+        .iter()
+        .chain(&OF_STREAMS)
+        .find(|(key, ..)| *key == row.metric)
+        .map_or(row.metric.as_str(), |(_, name, _)| name);
     let change = match (row.change, &row.why, row.detectable) {
         (Change::Improved, ..) => format!("improved{}", if among_all(row) { "" } else { ONE_OF_MANY }),
         (Change::Regressed, ..) => format!("regressed{}", if among_all(row) { "" } else { ONE_OF_MANY }),
@@ -339,5 +367,24 @@ mod tests {
         assert!(
             comparison.rows.is_empty() && comparison.table().ends_with("only in B: architecture=monolith users=20\n")
         );
+    }
+
+    #[test]
+    fn streams_are_compared_by_processing_time_and_growth() {
+        use crate::measure::samples::MadeStream;
+        let archive = |processing: [f64; 3]| -> Vec<TrialSummary> {
+            processing.iter().map(|took| MadeStream::of(*took).trial(0, &[("cores", 4)])).collect()
+        };
+        let (before, after) = (archive([2_531.0, 2_540.0, 2_520.0]), archive([1_080.0, 1_085.0, 1_075.0]));
+        let comparison = compare(&before, &after);
+        assert_eq!(of(&comparison, "processing_avg_ms").change, Change::Improved);
+        let growth = of(&comparison, "delay_growth_ms");
+        assert_eq!((growth.change, growth.ratio, growth.b), (Change::Improved, None, Some(0.0)));
+        assert!(!comparison.regressed() && compare(&after, &before).regressed());
+        assert!(comparison.table().contains("growth ms/batch"));
+        assert!(comparison.rows.iter().all(|row| row.metric != "error_rate"));
+        // Growths that are surely different, and by far less than a hundredth of the interval.
+        let close = compare(&archive([2_531.0; 3]), &archive([2_532.0, 2_532.1, 2_531.9]));
+        assert_eq!(of(&close, "delay_growth_ms").change, Change::Inconclusive);
     }
 }

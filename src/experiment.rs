@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::load::{Scenario, Stage};
+use crate::measure::stream;
 use crate::systems::{self, FactorKind, System};
 use crate::units;
 use crate::verdict::Slo;
@@ -374,6 +375,7 @@ impl Experiment {
             ));
         }
         self.check_numbers()?;
+        self.check_slo(system)?;
         self.check_factors(system)?;
         self.check_load()?;
         self.check_search(system)?;
@@ -409,6 +411,21 @@ impl Experiment {
             return Err(Problem::new("sample_interval", "sample_interval is below 100ms: sampling would be the load"));
         }
         Ok(())
+    }
+
+    /// Some objectives only a stream can meet.
+    fn check_slo(&self, system: &dyn System) -> Result<(), Problem> {
+        let of_streams = self.slo.iter().position(|slo| stream::is_key(&slo.key));
+        match of_streams.filter(|_| !system.is_stream()) {
+            Some(index) => Err(Problem::new(
+                format!("slo.{index}"),
+                format!(
+                    "{:?} is asked of streams, and {} is none; write p95 <= 250ms, errors <= 1% or goodput >= 500/s",
+                    self.slo[index].text, self.system
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_factors(&self, system: &dyn System) -> Result<(), Problem> {
@@ -506,7 +523,9 @@ impl Experiment {
             return Err(Problem::new(format!("factors.{}", search.factor), message));
         }
         if self.slo.is_empty() {
-            return Err(Problem::new("search", "a search needs an SLO to decide by; write slo = [\"p95 <= 250ms\"]"));
+            let example = if system.is_stream() { "stable" } else { "p95 <= 250ms" };
+            let message = format!("a search needs an SLO to decide by; write slo = [\"{example}\"]");
+            return Err(Problem::new("search", message));
         }
         let (low, high) = search.between;
         if low < 1 || high <= low {

@@ -172,6 +172,11 @@ impl Findings {
 /// # Errors
 /// When the generator breaks, or the archive cannot be written.
 pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
+    if let Some(slo) = args.slo.iter().find(|slo| measure::stream::is_key(&slo.key)) {
+        let error =
+            anyhow::anyhow!("--slo {:?} is asked of streams; of a URL ask p95 <= 250ms or errors <= 1%", slo.text);
+        return Ok(complain(&error, 2));
+    }
     let settings = match settings(args) {
         Ok(settings) => settings,
         Err(error) => return Ok(complain(&error, 2)),

@@ -13,6 +13,7 @@ use crate::experiment::{Levels, LoadPlan, Trial};
 mod answer;
 pub mod crossover;
 pub mod guards;
+pub mod keeps_up;
 pub mod knee;
 pub mod ops_log;
 #[cfg(test)]
@@ -20,12 +21,14 @@ pub(crate) mod samples;
 pub mod search;
 pub mod stats;
 pub mod steady;
+pub mod stream;
 pub mod study;
 mod trial;
 pub mod usl;
 mod words;
 
 pub use ops_log::OpsLog;
+pub use stream::{StreamState, StreamSummary};
 pub use study::summarize_study;
 pub use trial::summarize_trial;
 
@@ -81,6 +84,8 @@ pub struct TrialRecord {
     pub participants: Vec<Participant>,
     /// Why the trial is not valid, when something went wrong that its operations do not show.
     pub failure: Option<String>,
+    /// What a micro-batch engine told, in the order of telling; empty for every other system.
+    pub journal: Vec<kit::batch::Entry>,
 }
 
 /// Percentiles and mean of one kind of duration, in milliseconds; none where there was nothing.
@@ -108,10 +113,10 @@ pub struct Spread {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guard {
     /// `generator-limited`, `client-bound`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
-    /// `no-saturation`, `replicas-unsampled`, `too-few-ops`, `one-trial`.
+    /// `no-saturation`, `replicas-unsampled`, `too-few-ops`, `one-trial`; of streams also `source-blocked`, `backlog`.
     pub id: String,
     /// The numbers it touches: `throughput`, `goodput`, `latency`, `latency_p99`, `errors`, `cpu`, `memory`,
-    /// `efficiency`, `crossover`, `capacity`.
+    /// `efficiency`, `crossover`, `capacity`; of streams also `delay`: whether they keep up, and by how much not.
     pub touches: Vec<String>,
     /// Where: a trial's name, a cell, or empty for the whole study.
     pub at: String,
@@ -182,7 +187,8 @@ pub struct ReplicaUse {
     pub samples: usize,
 }
 
-/// A trial in numbers: one line of `results.jsonl`. Rates are a second of the measured window.
+/// A trial in numbers: one line of `results.jsonl`. Rates are a second of the measured window. Of a stream the operations
+/// are its batches, and rates are in records.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TrialSummary {
     /// Its place in the order of running.
@@ -265,6 +271,9 @@ pub struct TrialSummary {
     pub guards: Vec<Guard>,
     /// Why a number above is null, by key.
     pub null_reasons: BTreeMap<String, String>,
+    /// Of a stream: whether it kept up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamSummary>,
 }
 
 /// A mean over independent trials, with its 95 % t-interval: of a duration on the log scale, where it never reaches zero.
@@ -297,10 +306,32 @@ pub struct CellSummary {
     pub invalid: usize,
     /// By the key of [`TrialSummary`]: `throughput_rps`, `goodput_rps`, `latency_p95_ms`, `error_rate`,
     /// `total_cpu_units`, `total_mem_gb`, `rps_per_cpu_unit`, `rps_per_gb_mem`, `wait_p95_ms`, `work_p95_ms`, …; also
-    /// `in_system`, the operations under way on average.
+    /// `in_system`, the operations under way on average. Of streams also those of [`stream::KEYS`].
     pub metrics: BTreeMap<String, Estimate>,
     /// What touches these numbers.
     pub guards: Vec<Guard>,
+    /// Of streams: whether they kept up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<CellStream>,
+}
+
+/// What the valid trials of a cell say of a stream together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CellStream {
+    /// Where all trials agree, what they say; else unknown.
+    pub state: StreamState,
+    /// Why, as the first trial that says so has it.
+    pub why: String,
+    /// Trials that keep up.
+    pub stable: usize,
+    /// Trials that fall behind.
+    pub falls_behind: usize,
+    /// Trials that cannot tell.
+    pub unknown: usize,
+    /// Batch interval.
+    pub batch_interval_ms: f64,
+    /// Slots, those of receivers included.
+    pub cores: u32,
 }
 
 /// One curve: the cells that share every level but that of the x axis.
@@ -442,4 +473,11 @@ pub struct StudySummary {
     pub guards: Vec<Guard>,
     /// The question's answer in one sentence.
     pub answer: String,
+}
+
+impl StudySummary {
+    /// Whether what was studied are streams.
+    pub fn is_stream(&self) -> bool {
+        self.curves.iter().flat_map(|curve| &curve.cells).any(|cell| cell.stream.is_some())
+    }
 }

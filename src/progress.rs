@@ -58,9 +58,10 @@ impl Progress {
         let figure = |value: Option<f64>, unit: &str| {
             value.map_or_else(|| format!("unknown {unit}"), |value| format!("{value:.4} {unit}"))
         };
-        let text = match &summary.invalid {
-            Some(reason) => format!("invalid: {reason}"),
-            None => format!(
+        let text = match (&summary.invalid, &summary.stream) {
+            (Some(reason), _) => format!("invalid: {reason}"),
+            (None, Some(stream)) => stream.why.clone(),
+            (None, None) => format!(
                 "{:.0} good/s, p95 {}, errors {}",
                 summary.goodput_rps.unwrap_or(f64::NAN),
                 summary.latency_p95_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:.2} ms")),

@@ -2,9 +2,11 @@
 //!
 //! The one rule: a report shows only what its input holds, and a number is shown with the guards that touch it.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Levels};
 use crate::measure::{StudySummary, TrialSummary};
 
 pub mod csv;
@@ -18,6 +20,7 @@ pub mod html;
 pub mod markdown;
 pub mod number;
 pub mod png;
+pub mod stream_figures;
 pub mod tables;
 pub mod text;
 
@@ -41,7 +44,18 @@ pub struct ReportInput<'a> {
     pub planned: usize,
     /// Statements that belong to the whole report: an equal budget, a cost that was lowered.
     pub notes: &'a [String],
+    /// Of a stream that is shown over time: what its engine told, by the name of the trial.
+    pub journals: &'a Journals,
+    /// The highest rate (records/s) at which the model of a stream expects these levels to keep up; the level of the rate
+    /// itself plays no part. None where the system has no model, or the model has no answer.
+    pub highest_stable_rate: Option<Model<'a>>,
 }
+
+/// What the engines of trials told, by the name of the trial.
+pub type Journals = BTreeMap<String, Vec<kit::batch::Entry>>;
+
+/// From the levels of a cell to a number.
+pub type Model<'a> = &'a dyn Fn(&Levels) -> Option<f64>;
 
 /// One file of a report.
 #[derive(Clone, Debug)]

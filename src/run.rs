@@ -216,6 +216,7 @@ fn with_input<T>(
     let experiment = archive.experiment()?;
     let (trials, plan) = (archive.results()?, archive.plan()?);
     let notes = systems::find(&experiment.system).map(|system| system.notes(&experiment)).unwrap_or_default();
+    let journals = journals(archive, study, &trials)?;
     body(&ReportInput {
         experiment: &experiment,
         study,
@@ -224,5 +225,14 @@ fn with_input<T>(
         environment: &archive.environment()?,
         planned: plan.len(),
         notes: &notes,
+        journals: &journals,
+        highest_stable_rate: None,
     })
+}
+
+/// What the engines of a stream told, where the report shows it over time: in a study of one cell.
+fn journals(archive: &Archive, study: &StudySummary, trials: &[TrialSummary]) -> anyhow::Result<report::Journals> {
+    let over_time = study.x.is_none() && study.is_stream();
+    let of_streams = trials.iter().filter(|trial| over_time && trial.stream.is_some());
+    of_streams.map(|trial| Ok((trial.name.clone(), archive.journal(&trial.name)?))).collect()
 }

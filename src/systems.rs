@@ -47,6 +47,10 @@ pub trait System: Sync {
     fn simulate(&self, experiment: &Experiment, _: &Trial, _: Simulation<'_>) -> anyhow::Result<()> {
         anyhow::bail!("{} has no simulation", experiment.system)
     }
+    /// Whether it is a stream, whose batches keep up or do not: then `stable` can be asked of it.
+    fn is_stream(&self) -> bool {
+        false
+    }
     /// What the report should say of the settings.
     fn notes(&self, experiment: &Experiment) -> Vec<String>;
 }

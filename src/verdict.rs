@@ -8,13 +8,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Experiment, Search};
-use crate::measure::{Bracket, CellSummary, Guard, StudySummary, TrialSummary, guards, search, study};
+use crate::measure::{
+    Bracket, CellSummary, Guard, StreamState, StudySummary, TrialSummary, guards, search, stream, study,
+};
 
 /// One objective, as written: `p95 <= 250ms`.
 ///
 /// `[wait|work] METRIC OP VALUE`, with `p50 p90 p95 p99 p99.9 avg mean max` against a duration (`250ms`, `1.5s`,
 /// `800us`), `errors failed unknown wrong` against a share (`1%`, `0.01`), `throughput goodput` against a rate
-/// (`500/s`), and `<= < >= >`.
+/// (`500/s`), and `<= < >= >`. Of streams also `stable` alone, and `delay_growth processing scheduling_delay total_delay`
+/// against a duration (`delay_growth <= 10ms`, a batch).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slo {
@@ -73,9 +76,20 @@ const SHARES: [(&str, &str); 4] =
     [("errors", "error_rate"), ("failed", "failed_rate"), ("unknown", "unknown_rate"), ("wrong", "wrong_rate")];
 const RATES: [(&str, &str); 2] = [("throughput", "throughput_rps"), ("goodput", "goodput_rps")];
 
+/// Averages of a stream.
+const OF_STREAMS: [(&str, &str); 4] = [
+    ("delay_growth", stream::GROWTH),
+    ("processing", "processing_avg_ms"),
+    ("scheduling_delay", "scheduling_delay_avg_ms"),
+    ("total_delay", "total_delay_avg_ms"),
+];
+
 impl TryFrom<String> for Slo {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
+        if text.trim() == stream::STABLE {
+            return Ok(Self { key: stream::STABLE.to_owned(), op: Op::AtLeast, limit: 1.0, text });
+        }
         let wrong = |why: String| format!("objective {text:?}: {why}");
         let found = Op::ALL.into_iter().filter_map(|(sign, op)| Some((text.find(sign)?, sign, op)));
         // The leftmost sign, and of `<=` and `<` at the same place the longer, which comes first in the table.
@@ -116,6 +130,9 @@ fn metric(name: &str, value: &str) -> Result<(String, f64), String> {
             "{part} is a duration and goes with p50, p90, p95, p99, p99.9, avg, mean or max, not {name:?}"
         ));
     }
+    if let Some((_, key)) = OF_STREAMS.iter().find(|(known, _)| *known == name) {
+        return Ok(((*key).to_owned(), milliseconds(value)?));
+    }
     match (named(&SHARES), named(&RATES)) {
         (Some(key), _) => Ok((key.to_owned(), percent(value)?)),
         (None, Some(key)) => Ok((key.to_owned(), per_second(value)?)),
@@ -125,7 +142,13 @@ fn metric(name: &str, value: &str) -> Result<(String, f64), String> {
 
 fn allowed() -> String {
     let names = |table: &[(&str, &str)]| table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    format!("there are {} (also after wait or work), {}, {}", names(&DURATIONS), names(&SHARES), names(&RATES))
+    format!(
+        "there are {} (also after wait or work), {}, {}; of streams also stable, {}",
+        names(&DURATIONS),
+        names(&SHARES),
+        names(&RATES),
+        names(&OF_STREAMS)
+    )
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -176,6 +199,9 @@ pub enum Decision {
 /// that too few operations stand behind, decides nothing; except where the guard says in which direction the number is
 /// wrong and the truth can only be further from the limit (see `stands`).
 pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
+    if slo.key == stream::STABLE {
+        return decide_stable(cell);
+    }
     let Some(estimate) = cell.metrics.get(&slo.key) else {
         return Decision::Unknown(format!("{} was not measured", slo.key));
     };
@@ -199,13 +225,31 @@ pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
     }
 }
 
+/// Every trial must keep up, or every trial fall behind. One that falls behind does so whatever touches it: a source that
+/// was blocked or late offered less than it should. One that keeps up may do so only for that reason.
+fn decide_stable(cell: &CellSummary) -> Decision {
+    let Some(stream) = &cell.stream else {
+        let why = if cell.valid == 0 { "no trial is valid" } else { "what was measured is no stream" };
+        return Decision::Unknown(why.to_owned());
+    };
+    let touched = cell.guards.iter().find(|guard| guards::touches(guard, stream::STABLE));
+    match (stream.state, touched) {
+        (StreamState::FallsBehind, _) => Decision::Fail,
+        (_, Some(guard)) => Decision::Unknown(format!("{}: {}", guard.id, guard.what)),
+        (StreamState::Stable, None) => Decision::Pass,
+        (StreamState::Unknown, None) => Decision::Unknown(stream.why.trim_start_matches("unknown: ").to_owned()),
+    }
+}
+
 /// Whether a decision stands although a guard touches its number. Users who set the rate themselves cannot make it higher
 /// than the system allows, and a growing backlog makes it look lower: a floor that was reached is reached. Latencies
 /// without the operations that fared worst flatter: a ceiling that was missed is missed.
 fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
     match guard.id.as_str() {
         "client-bound" | "saturated" => met == (true, true) && !slo.op.wants_less(),
-        "not-sent" | "refusals-hide-latency" => met == (false, false) && slo.op.wants_less(),
+        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" => {
+            met == (false, false) && slo.op.wants_less()
+        }
         _ => false,
     }
 }
@@ -404,6 +448,10 @@ mod tests {
             ("wrong <= 0.001", "wrong_rate", Op::AtMost, 0.1),
             ("goodput >= 500/s", "goodput_rps", Op::AtLeast, 500.0),
             ("throughput > 1.5/s", "throughput_rps", Op::Above, 1.5),
+            ("stable", "stable", Op::AtLeast, 1.0),
+            ("delay_growth <= 10ms", "delay_growth_ms", Op::AtMost, 10.0),
+            ("processing < 2s", "processing_avg_ms", Op::Below, 2_000.0),
+            ("scheduling_delay <= 1s", "scheduling_delay_avg_ms", Op::AtMost, 1_000.0),
         ];
         for (text, key, op, limit) in cases {
             assert_eq!(parse(text), Ok(Slo { text: text.to_owned(), key: key.to_owned(), op, limit }));
@@ -414,6 +462,7 @@ mod tests {
     fn what_cannot_says_what_can() {
         let cases = [
             ("p95 250ms", "it has no comparison"),
+            ("stable <= 1s", "unknown metric \"stable\"; there are p50"),
             ("p96 <= 1ms", "unknown metric \"p96\"; there are p50, p90"),
             ("p95 <= 250", "\"250\" is not a duration with its unit"),
             ("p95 <= -1ms", "\"-1ms\" is not a duration"),

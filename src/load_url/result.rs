@@ -102,6 +102,7 @@ impl LoadResult {
                 no_cpu: Some("it shares the process of the command line".to_owned()),
             }],
             failure: None,
+            journal: Vec::new(),
         }
     }
 

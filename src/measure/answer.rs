@@ -2,39 +2,45 @@
 //!
 //! One rule: it says no more than the intervals do, and says what cannot be concluded.
 
+use crate::experiment::Experiment;
 use crate::measure::crossover::{about, figure};
+use crate::measure::keeps_up;
 use crate::measure::study::{falls_behind, mean};
 use crate::measure::words::{self, Subject, capital};
 use crate::measure::{CellSummary, Crossover, Curve, Fitted, SearchSummary, StudySummary};
 use crate::verdict::three;
 
 /// A sentence or two that a stranger understands.
-pub fn answer(study: &StudySummary, find: Option<crate::experiment::Find>) -> String {
+pub fn answer(study: &StudySummary, experiment: &Experiment) -> String {
+    let find = experiment.search.as_ref().map(|search| search.find);
     let x = study.x.as_deref().unwrap_or("");
     let valid = |curve: &&Curve| curve.cells.iter().any(|cell| cell.valid > 0);
     let measured: Vec<&Curve> = study.curves.iter().filter(valid).collect();
     let text = match (&study.search, measured.as_slice()) {
         (_, []) => "Nothing can be concluded: no trial is valid".to_owned(),
+        (_, several) if study.is_stream() => keeps_up::answer(study, several, experiment),
         (Some(search), _) => searched(search, find),
         (None, [one]) => alone(one, x),
         (None, [_, _]) if !study.crossovers.is_empty() => pair(study),
         (None, several) => among_several(study, several, x),
     };
-    let notes = [errors(&measured, x), invalid(study)].into_iter().flatten();
+    let notes = [errors(&measured, x, study.is_stream()), invalid(study)].into_iter().flatten();
     notes.fold(format!("{text}."), |text, note| format!("{text} {note}."))
 }
 
 /// Latencies leave refusals out, so an answer about them must say where many operations did not end well.
-fn errors(curves: &[&Curve], x: &str) -> Option<String> {
+fn errors(curves: &[&Curve], x: &str, is_stream: bool) -> Option<String> {
+    let (operations, levels): (_, fn(&[f64], &str) -> String) =
+        if is_stream { ("Batches", words::stream_levels) } else { ("Operations", words::levels) };
     let rate = |cell: &CellSummary| mean(cell, "error_rate").filter(|percent| *percent >= 1.0);
     let worst = |curve: &&Curve| {
         let cells = curve.cells.iter().filter_map(|cell| Some((rate(cell)?, cell)));
         let (percent, cell) = cells.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let place = if x.is_empty() { String::new() } else { format!(" at {}", words::levels(&[cell.x], x)) };
+        let place = if x.is_empty() { String::new() } else { format!(" at {}", levels(&[cell.x], x)) };
         Some(format!("{} % of {}{place}", three(percent), Subject::of(&curve.label).name))
     };
     let told: Vec<String> = curves.iter().filter_map(worst).collect();
-    (!told.is_empty()).then(|| format!("Operations that did not end well: {}", told.join(", ")))
+    (!told.is_empty()).then(|| format!("{operations} that did not end well: {}", told.join(", ")))
 }
 
 fn invalid(study: &StudySummary) -> Option<String> {

@@ -5,7 +5,9 @@
 use crate::experiment::LoadPlan;
 use crate::load::driver::NOT_SENT;
 use crate::measure::trial::{gauge, rates_in_window};
-use crate::measure::{Guard, Participant, TrialRecord, TrialSummary, stats, steady};
+use crate::measure::{
+    Guard, Participant, StreamState, StreamSummary, TrialRecord, TrialSummary, stats, steady, stream,
+};
 use crate::verdict::three;
 
 /// The percentiles that a trial publishes, with the operations each needs: 10/(1 − p).
@@ -17,6 +19,12 @@ const BUSY: f64 = 0.8;
 /// An open loop that sends less than this share of what it offers is loaded beyond what the system does.
 const KEEPS_UP: f64 = 0.95;
 
+/// A source that was blocked for more than this share of the window did not send as it should.
+const SOURCE_BLOCKED: f64 = 0.01;
+
+/// A source that sends less than this share of what is due, without being blocked, is the limit itself.
+const SENDS: f64 = 0.99;
+
 /// The names by which guards touch the number behind a key; percentiles also answer to their own, see [`touches`].
 fn families(key: &str) -> &'static [&'static str] {
     match key {
@@ -24,6 +32,11 @@ fn families(key: &str) -> &'static [&'static str] {
         "error_rate" | "failed_rate" | "unknown_rate" | "wrong_rate" => &["errors"],
         "throughput_rps" | "offered_rps" => &["throughput"],
         "goodput_rps" => &["throughput", "goodput"],
+        // A stream's averages of delays depend on how long was measured where it falls behind, its growth does not.
+        "scheduling_delay_avg_ms" | "total_delay_avg_ms" => &["delay", "latency"],
+        _ if key.starts_with("record_latency") => &["delay", "latency"],
+        "input_rate_per_s" => &["delay"],
+        _ if stream::is_key(key) => &["delay"],
         "total_cpu_units" => &["cpu"],
         "total_mem_gb" => &["memory"],
         "rps_per_cpu_unit" => &["efficiency", "cpu", "throughput", "goodput"],
@@ -36,15 +49,26 @@ fn families(key: &str) -> &'static [&'static str] {
 /// Whether a guard touches the number behind a key: the only place that knows, so that verdicts, figures and tables
 /// agree.
 pub fn touches(guard: &Guard, key: &str) -> bool {
-    let percentile = key.strip_suffix("_ms").and_then(|key| key.rsplit('_').next());
+    // Of a stream, too few batches say nothing of its records.
+    let percentile = if stream::is_key(key) { None } else { key.strip_suffix("_ms") };
+    let percentile = percentile.and_then(|key| key.rsplit('_').next());
     let own = |touched: &str| percentile.is_some_and(|name| touched.strip_prefix("latency_") == Some(name));
     guard.touches.iter().any(|touched| families(key).contains(&touched.as_str()) || own(touched))
 }
 
 /// The guards of one trial: `generator-limited`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
-/// `replicas-unsampled`, `too-few-ops`.
+/// `replicas-unsampled`, `too-few-ops`. Of a stream: `generator-limited`, `source-blocked`, `backlog`,
+/// `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`.
 pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
     let mut guards = Vec::new();
+    if let Some(stream) = &summary.stream {
+        guards.extend(source(record, summary));
+        guards.extend(backlog(stream, summary));
+        guards.extend(refusals_hide_latency(summary));
+        guards.extend(replicas_unsampled(record, summary));
+        guards.extend(too_few_batches(summary));
+        return guards;
+    }
     guards.extend(generator_limited(record, summary));
     guards.extend(not_sent(summary));
     guards.extend(saturated(record, summary));
@@ -186,6 +210,80 @@ fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
     Some(guard("not-steady", &["throughput", "latency"], &summary.name, why, advice))
 }
 
+/// What the source of a stream tells of itself. Backpressure and a full memory move a backlog out of the engine, into the
+/// network's buffers and then into the source: the scheduling delay looks healed while records wait to be sent. A source
+/// that was not blocked and still sent less than was due was itself the limit.
+fn source(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let length_s = f64::from(record.window.end.saturating_sub(record.window.start));
+    let grown = |name: &str| stats::sum(&source_growth(record, name));
+    let blocked_s = grown("blocked_s").unwrap_or(0.0);
+    if length_s > 0.0 && blocked_s > SOURCE_BLOCKED * length_s {
+        let what = format!(
+            "the source was blocked for {} s of {} s: records waited to be sent, where no scheduling delay shows them",
+            three(blocked_s),
+            three(length_s)
+        );
+        let advice = "judge by the latency of records, which counts from when each was due; \
+                      offer less, or turn backpressure off and see the delay grow";
+        return Some(guard("source-blocked", &["delay", "throughput", "goodput"], &summary.name, what, advice));
+    }
+    let (sent, due) = (grown("sent_lines")?, grown("due_lines").filter(|due| *due > 0.0)?);
+    let what = format!("the source sent {} % of the {} lines that were due", three(100.0 * sent / due), three(due));
+    let advice = "give the source a CPU of its own ([roles.source] cpus), or offer less";
+    let touches = ["delay", "throughput", "goodput", "latency", "efficiency", "capacity"];
+    (sent < SENDS * due).then(|| guard("generator-limited", &touches, &summary.name, what, advice))
+}
+
+/// By how much a cumulative gauge of each replica of the source grew within the window.
+fn source_growth(record: &TrialRecord, name: &str) -> Vec<f64> {
+    let (from_s, to_s) = (f64::from(record.window.start), f64::from(record.window.end));
+    let samples = || record.series.iter().filter(|s| s.role == stream::SOURCE && s.name == name);
+    let mut replicas: Vec<u32> = samples().map(|sample| sample.replica).collect();
+    replicas.sort_unstable();
+    replicas.dedup();
+    let growth = |replica: u32| {
+        let mut mine: Vec<(f64, f64)> =
+            samples().filter(|s| s.replica == replica).filter_map(|s| Some((s.t_s, s.value?))).collect();
+        mine.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Samplers are a little late, and nothing was sent before the start.
+        let at = |t_s: f64| mine.iter().rfind(|(t, _)| *t <= t_s + 0.05).map(|(_, value)| *value);
+        Some(at(to_s)? - at(from_s).unwrap_or(0.0))
+    };
+    replicas.into_iter().filter_map(growth).collect()
+}
+
+/// Batches count when their batch time lies in the window. While a backlog grows, what is measured of their total time,
+/// and how many of them end, depends on how long was measured.
+fn backlog(stream: &StreamSummary, summary: &TrialSummary) -> Option<Guard> {
+    let waiting = match stream.batches.queued {
+        1 => "1 batch waited".to_owned(),
+        queued => format!("{queued} batches waited"),
+    };
+    let what = format!("{waiting} at the end of the measured window");
+    let advice = "total delay and throughput of a stream that falls behind depend on how long was measured; \
+                  judge it by its processing time and by how much the delay grows a batch";
+    let touches = ["throughput", "goodput", "latency", "efficiency", "capacity"];
+    (stream.state == StreamState::FallsBehind).then(|| guard("backlog", &touches, &summary.name, what, advice))
+}
+
+/// One guard for all percentiles, because few batches are the rule: averages and growth need no more than a handful.
+fn too_few_batches(summary: &TrialSummary) -> Option<Guard> {
+    let count = summary.latency_count;
+    let thin: Vec<(&str, u64)> = thin_percentiles(count).collect();
+    let needed: Vec<String> = thin.iter().map(|(name, needed)| format!("{name} {needed}")).collect();
+    let touched: Vec<String> = thin.iter().map(|(name, _)| format!("latency_{name}")).collect();
+    let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
+    let what = format!("{count} batches stand behind the percentiles of batches, of which {}", needs(&needed));
+    let advice = "averages and the growth of the delay need few batches, and so does the latency of records; \
+                  measure longer for percentiles of batches";
+    (!thin.is_empty()).then(|| guard("too-few-ops", &touched, &summary.name, what, advice))
+}
+
+fn needs(each: &[String]) -> String {
+    let each: Vec<String> = each.iter().map(|percentile| percentile.replacen(' ', " needs ", 1)).collect();
+    crate::measure::words::list(&each)
+}
+
 fn replicas_unsampled(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
     let under_test = summary.replicas.iter().zip(&record.participants).filter(|(used, _)| used.under_test);
     // A replica whose CPU cannot be measured by nature says so itself; this one should have been sampled and was not.
@@ -204,24 +302,31 @@ fn replicas_unsampled(record: &TrialRecord, summary: &TrialSummary) -> Option<Gu
 /// One guard for each published percentile that too few operations stand behind; the finer ones are only thin.
 fn too_few_ops(summary: &TrialSummary) -> Vec<Guard> {
     let count = summary.latency_count;
-    let thin =
-        PERCENTILES.iter().filter(|(name, needed)| *name != "p999" && *name != "p90" && count > 0 && count < *needed);
-    thin.map(|(name, needed)| {
-        let what = format!("{count} operations stand behind the {name}, which needs {needed}");
-        guard(
-            "too-few-ops",
-            &[&format!("latency_{name}")],
-            &summary.name,
-            what,
-            "measure longer, or quote a lower percentile",
-        )
-    })
-    .collect()
+    thin_percentiles(count)
+        .map(|(name, needed)| {
+            let what = format!("{count} operations stand behind the {name}, which needs {needed}");
+            guard(
+                "too-few-ops",
+                &[&format!("latency_{name}")],
+                &summary.name,
+                what,
+                "measure longer, or quote a lower percentile",
+            )
+        })
+        .collect()
+}
+
+fn thin_percentiles(count: u64) -> impl Iterator<Item = (&'static str, u64)> {
+    PERCENTILES
+        .into_iter()
+        .filter(move |(name, needed)| *name != "p999" && *name != "p90" && count > 0 && count < *needed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::samples::{MadeStream, gauge};
+    use crate::measure::{Sample, summarize_trial};
 
     #[test]
     fn a_guard_touches_the_numbers_of_its_families_and_its_own_percentile() {
@@ -240,5 +345,59 @@ mod tests {
         for (touched, key, expected) in cases {
             assert_eq!(touches(&of(touched), key), expected, "{touched} {key}");
         }
+    }
+
+    fn of_source(name: &str, per_s: f64) -> Vec<Sample> {
+        let mut samples = gauge(name, "source", 1, 0.0);
+        samples.iter_mut().for_each(|sample| sample.value = Some(per_s * sample.t_s));
+        samples
+    }
+
+    fn stream_guards(series: &[(&str, f64)], made: MadeStream) -> (Vec<(String, String)>, TrialSummary) {
+        let series = series.iter().flat_map(|(name, per_s)| of_source(name, *per_s)).collect();
+        let summary = summarize_trial(&TrialRecord { series, ..made.record() });
+        (summary.guards.iter().map(|guard| (guard.id.clone(), guard.what.clone())).collect(), summary)
+    }
+
+    #[test]
+    fn a_source_that_was_blocked_leaves_a_stream_that_looks_healed_undecided() {
+        let made = || MadeStream { seconds: 12, ..MadeStream::of(1_000.0) };
+        let (guards, mut summary) = stream_guards(&[("blocked_s", 0.25)], made());
+        let what =
+            "the source was blocked for 3 s of 12 s: records waited to be sent, where no scheduling delay shows them";
+        assert_eq!(guards[0], ("source-blocked".to_owned(), what.to_owned()));
+        let slo = crate::verdict::Slo::try_from("stable".to_owned()).unwrap();
+        let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+        assert_eq!(
+            crate::verdict::decide(&slo, &cell),
+            crate::verdict::Decision::Unknown(format!("source-blocked: {what}"))
+        );
+        // What falls behind although its source was blocked falls behind.
+        summary.stream.as_mut().unwrap().state = StreamState::FallsBehind;
+        let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+        assert_eq!(crate::verdict::decide(&slo, &cell), crate::verdict::Decision::Fail);
+        assert!(stream_guards(&[("blocked_s", 0.009)], made()).0.iter().all(|(id, _)| id == "too-few-ops"));
+    }
+
+    #[test]
+    fn a_source_that_sends_less_than_is_due_is_the_limit_itself() {
+        let made = || MadeStream { seconds: 12, ..MadeStream::of(1_000.0) };
+        let (guards, _) = stream_guards(&[("due_lines", 100.0), ("sent_lines", 97.0)], made());
+        let what = "the source sent 97 % of the 1200 lines that were due";
+        assert_eq!(guards[0], ("generator-limited".to_owned(), what.to_owned()));
+        let (guards, _) = stream_guards(&[("due_lines", 100.0), ("sent_lines", 99.5)], made());
+        assert!(guards.iter().all(|(id, _)| id == "too-few-ops"), "{guards:?}");
+    }
+
+    #[test]
+    fn a_handful_of_batches_is_told_once_and_bears_averages() {
+        let (guards, summary) = stream_guards(&[], MadeStream::of(1_000.0));
+        let what = "56 batches stand behind the percentiles of batches, of which p95 needs 200 and p99 needs 1000";
+        assert_eq!(guards, [("too-few-ops".to_owned(), what.to_owned())]);
+        let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+        assert_eq!(cell.metrics["latency_p95_ms"].thin, Some(56));
+        assert_eq!(cell.metrics["record_latency_p95_ms"].thin, None);
+        let (guards, _) = stream_guards(&[], MadeStream::default());
+        assert_eq!(guards[0].0, "backlog");
     }
 }

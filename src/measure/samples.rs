@@ -1,10 +1,12 @@
 //! Trials and experiments for tests, made of a few numbers.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::experiment::{Experiment, Level, Levels, LoadPlan, Trial};
 use crate::measure::{Participant, Sample, TrialRecord, TrialSummary, summarize_trial};
+use kit::batch::{Batch, Engine, Entry, Status};
 use kit::{Op, OpsRecord, Outcome};
 
 /// The numbers of a trial that a test cares about.
@@ -45,6 +47,7 @@ pub fn record(per_second: u64, total_ms: u64) -> TrialRecord {
         measured_s: None,
         participants: Vec::new(),
         failure: None,
+        journal: Vec::new(),
     }
 }
 
@@ -112,5 +115,142 @@ pub fn experiment(think: Duration) -> Experiment {
         external: Default::default(),
         scenario: None,
         search: None,
+    }
+}
+
+/// A stream of equal batches, one job at a time: 143 records a second, an interval of 2 s, and as many batches as there
+/// are processing times. The numbers are those of the published set-up that falls behind.
+pub struct MadeStream {
+    pub interval_ms: f64,
+    pub cores: u32,
+    pub receivers: u32,
+    pub rate: f64,
+    /// Of each batch, in milliseconds.
+    pub processing: Vec<f64>,
+    /// The length of the measured window, from 0.
+    pub seconds: u32,
+}
+
+impl Default for MadeStream {
+    fn default() -> Self {
+        Self { interval_ms: 2_000.0, cores: 4, receivers: 1, rate: 143.0, processing: vec![2_531.0; 56], seconds: 112 }
+    }
+}
+
+impl MadeStream {
+    /// One that takes the same time for each batch.
+    pub fn of(processing_ms: f64) -> Self {
+        Self { processing: vec![processing_ms; 56], ..Self::default() }
+    }
+
+    fn batches(&self) -> Vec<Batch> {
+        let mut free_ms = 0.0_f64;
+        let batch = |(number, took): (usize, &f64)| {
+            let time_ms = number as f64 * self.interval_ms;
+            let submitted_ms = time_ms + 1.0;
+            let started_ms = free_ms.max(submitted_ms);
+            free_ms = started_ms + took;
+            Batch {
+                batch: number as u64,
+                time_ms,
+                records: (self.rate * self.interval_ms / 1e3) as u64,
+                blocks: 10,
+                status: Status::Completed,
+                submitted_ms,
+                started_ms: Some(started_ms),
+                ended_ms: Some(free_ms),
+                output_ops: 1,
+                output_ops_done: 1,
+                ..Batch::default()
+            }
+        };
+        self.processing.iter().enumerate().map(batch).collect()
+    }
+
+    /// What its engine tells: each batch when it is submitted, when it starts, and when it ends.
+    pub fn journal(&self) -> Vec<Entry> {
+        let engine = Engine {
+            name: "made".to_owned(),
+            batch_interval_ms: self.interval_ms,
+            block_interval_ms: 200.0,
+            cores: self.cores,
+            receivers: self.receivers,
+            partitions: 4,
+            concurrent_jobs: 1,
+            ..Engine::default()
+        };
+        let slots = self.cores > self.receivers;
+        let told = self.batches().into_iter().flat_map(|ended| {
+            let started = Batch { ended_ms: None, status: Status::Processing, ..ended.clone() };
+            let queued = Batch { started_ms: None, status: Status::Queued, ..started.clone() };
+            if slots { vec![queued, started, ended] } else { vec![queued] }
+        });
+        std::iter::once(Entry::Engine(engine)).chain(told.map(Entry::Batch)).collect()
+    }
+
+    /// The record of a trial: batches as operations, and with each a thousand records that waited a second longer.
+    pub fn record(&self) -> TrialRecord {
+        let mut ops: BTreeMap<(u32, &str), OpsRecord> = BTreeMap::new();
+        let mut add = |kind: &'static str, second: u32, op: &Op, count: u64| {
+            let of_second = ops.entry((second, kind)).or_default();
+            (of_second.second, of_second.kind) = (second, kind.to_owned());
+            of_second.record_many(op, count);
+        };
+        let due = |batch: &Batch| batch.time_ms < 1e3 * f64::from(self.seconds);
+        for batch in self.batches().into_iter().filter(due) {
+            let ns = |ms: f64| (ms * 1e6) as u64;
+            let (started_ns, finished_ns) = (ns(batch.started_ms.unwrap_or(0.0)), ns(batch.ended_ms.unwrap_or(0.0)));
+            let batch_op = Op {
+                intended_ns: ns(batch.time_ms),
+                released_ns: ns(batch.submitted_ms),
+                started_ns,
+                finished_ns,
+                outcome: Outcome::Ok,
+                status: 0,
+                units: batch.records,
+                bytes: 0,
+            };
+            let second = (batch.time_ms / 1e3) as u32;
+            add("batch", second, &batch_op, 1);
+            let early_ns = ns(batch.time_ms).saturating_sub(1_000_000_000);
+            let of_record = Op { intended_ns: early_ns, released_ns: early_ns, units: 1, ..batch_op };
+            add("record", 1, &of_record, 1_000);
+        }
+        let stage = crate::load::Stage { duration: None, from_per_s: self.rate, to_per_s: self.rate };
+        TrialRecord {
+            trial: Trial { index: 0, name: "000".to_owned(), levels: Levels::new(), repetition: 0, seed: 1 },
+            load: LoadPlan::Open { stages: vec![stage], poisson: false, connections: 1 },
+            ops: ops.into_values().collect(),
+            series: Vec::new(),
+            window: 0..self.seconds,
+            measured_s: None,
+            participants: Vec::new(),
+            failure: None,
+            journal: self.journal(),
+        }
+    }
+
+    /// The summary of a trial with these levels.
+    pub fn trial(&self, index: usize, levels: &[(&str, i64)]) -> TrialSummary {
+        let mut summary = summarize_trial(&self.record());
+        summary.levels = levels.iter().map(|(name, level)| ((*name).to_owned(), Level::Int(*level))).collect();
+        (summary.index, summary.name) = (index, format!("{index:03}"));
+        summary
+    }
+}
+
+/// An experiment on a stream, with one trial a cell.
+pub fn stream_experiment(factors: &[(&str, &[i64])]) -> Experiment {
+    let levels = |levels: &[i64]| levels.iter().copied().map(Level::Int).collect::<Vec<_>>();
+    Experiment {
+        question: "When does a stream fall behind?".to_owned(),
+        name: "stream".to_owned(),
+        system: "socket-stream".to_owned(),
+        trials: 1,
+        warmup: Duration::ZERO,
+        duration: Duration::from_secs(112),
+        factors: factors.iter().map(|(name, of)| ((*name).to_owned(), levels(of))).collect(),
+        load: LoadPlan::Open { stages: Vec::new(), poisson: false, connections: 1 },
+        ..experiment(Duration::ZERO)
     }
 }

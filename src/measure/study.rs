@@ -9,8 +9,8 @@ use crate::experiment::{Experiment, Level, Levels, LoadPlan};
 use crate::load::Scenario;
 use crate::measure::guards::PERCENTILES;
 use crate::measure::{
-    CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer, crossover,
-    guards, knee, search, stats, usl,
+    CellStream, CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer,
+    crossover, guards, knee, search, stats, stream, usl, words,
 };
 
 /// What the trials of an experiment say together.
@@ -21,21 +21,27 @@ pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> Stud
     let x = x_factor(experiment);
     let think_s = think(experiment);
     let mut curves = curves(experiment, trials, x.as_deref());
+    let is_stream = trials.iter().any(|trial| trial.stream.is_some());
     for curve in &mut curves {
         client_bound(curve, think_s);
-        if let Some(x) = &x {
-            fits(curve, x, think_s, experiment.seed);
+        match &x {
+            Some(_) if is_stream => {
+                let why = "a stream is asked whether it keeps up, not how much it could do";
+                (curve.usl, curve.knee) = (Fitted::None(why.to_owned()), Fitted::None(why.to_owned()));
+            }
+            Some(x) => fits(curve, x, think_s, experiment.seed),
+            None => {}
         }
     }
-    let mut guards = study_guards(&curves);
+    let mut guards = study_guards(&curves, x.is_some());
     guards.extend(curves.iter().flat_map(|curve| curve.cells.iter().flat_map(|cell| cell.guards.clone())));
     let search = experiment.search.as_ref().map(|search| search::summarize(search, &experiment.slo, &curves));
     let crossovers = match (&x, &search) {
-        (Some(x), None) => crossovers(&curves, x, experiment.seed),
+        (Some(x), None) if !is_stream => crossovers(&curves, x, experiment.seed),
         _ => Vec::new(),
     };
     let mut study = StudySummary { x, curves, crossovers, search, guards, answer: String::new() };
-    study.answer = answer::answer(&study, experiment.search.as_ref().map(|search| search.find));
+    study.answer = answer::answer(&study, experiment);
     study
 }
 
@@ -141,12 +147,16 @@ fn varying(groups: &[(Levels, Vec<&TrialSummary>)]) -> Vec<String> {
     seen.into_iter().filter(|(_, levels)| differs(levels)).map(|(name, _)| name.clone()).collect()
 }
 
-/// `microservices × 3`, `monolith, batch=64`: names first, then numbers; `all` where nothing tells curves apart.
+/// `microservices × 3`, `monolith, batch=64`, `4 cores`: names first, then numbers; `all` where nothing tells curves apart.
 fn label(levels: &Levels, varying: &[String]) -> String {
     let shown = || levels.iter().filter(|(name, _)| *name == "architecture" || varying.contains(name));
     let texts = shown().filter(|(_, level)| level.as_f64().is_none()).map(|(_, level)| level.to_string());
     let mut text = texts.collect::<Vec<_>>().join(", ");
     for (name, level) in shown().filter(|(_, level)| level.as_f64().is_some()) {
+        if let Some(words) = words::of_stream(name, level.as_f64().unwrap_or_default()) {
+            text += &if text.is_empty() { words } else { format!(", {words}") };
+            continue;
+        }
         text += &match (name == "replicas", text.is_empty()) {
             (true, true) => format!("× {level}"),
             (true, false) => format!(" × {level}"),
@@ -182,15 +192,24 @@ pub fn cell(trials: &[&TrialSummary], x: f64, at: &str) -> CellSummary {
     let mut metrics: BTreeMap<String, Estimate> = BTreeMap::new();
     for (key, _) in values(&empty_like(trials)) {
         let each: Vec<Option<f64>> = valid.iter().map(|trial| value(trial, &key)).collect();
-        let source = source(&key);
-        let reason = valid.iter().find_map(|trial| trial.null_reasons.get(source).cloned());
+        let reason = valid.iter().find_map(|trial| null_reason(trial, &key).cloned());
         let mut estimate = estimate(&key, &each, reason.unwrap_or_else(nothing));
+        if let (stream::GROWTH, [only]) = (key.as_str(), valid.as_slice()) {
+            let within = only.stream.as_ref().and_then(|stream| stream.delay_growth_ms_per_batch);
+            (estimate.low, estimate.high) = (within.map(|within| within.low), within.map(|within| within.high));
+        }
         estimate.thin = thin(&key, &valid);
         metrics.insert(key, estimate);
     }
     let levels = trials.first().map(|trial| trial.levels.clone()).unwrap_or_default();
     let guards = merged_guards(&valid, at);
-    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards }
+    let stream = CellStream::of(valid.iter().filter_map(|trial| trial.stream.as_ref()));
+    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards, stream }
+}
+
+fn null_reason<'a>(trial: &'a TrialSummary, key: &str) -> Option<&'a String> {
+    let of_stream = trial.stream.as_ref().and_then(|stream| stream.null_reason(key));
+    of_stream.or_else(|| trial.null_reasons.get(source(key)))
 }
 
 /// The number of a trial whose reason of a null is also that of the number with this key.
@@ -202,8 +221,9 @@ fn source(key: &str) -> &str {
     }
 }
 
+/// The trial whose keys the cell has. One of a stream may have ended before it told anything of itself.
 fn empty_like<'a>(trials: &[&'a TrialSummary]) -> Option<&'a TrialSummary> {
-    trials.first().copied()
+    trials.iter().find(|trial| trial.stream.is_some()).or(trials.first()).copied()
 }
 
 fn value(trial: &TrialSummary, key: &str) -> Option<f64> {
@@ -241,6 +261,8 @@ fn values(trial: &Option<&TrialSummary>) -> Vec<(String, Option<f64>)> {
     for (part, spread) in [("wait", &trial.wait), ("work", &trial.work), ("lag", &trial.lag)] {
         all.extend(spread_values(spread).map(|(name, value)| (format!("{part}_{name}_ms"), value)));
     }
+    let of_stream = trial.stream.iter().flat_map(|stream| stream.values());
+    all.extend(of_stream.map(|(key, value)| (key.to_owned(), value)));
     all
 }
 
@@ -269,18 +291,23 @@ const ENOUGH_FOR_LOGS: usize = 3;
 
 /// Mean and t-interval of the values of valid trials. One trial without the number takes it from the cell, because the
 /// mean of the others would be of a different thing. The interval of a duration comes from the logarithms, so that it
-/// never reaches zero; where a duration is zero, and for everything else, it is the plain one, cut at zero.
+/// never reaches zero; where a duration is zero, and for everything else, it is the plain one, cut at zero. A growth may
+/// be below zero.
 fn estimate(key: &str, each: &[Option<f64>], reason: String) -> Estimate {
     let values: Vec<f64> = each.iter().copied().flatten().collect();
     if values.is_empty() || values.len() < each.len() {
         return Estimate { values, null_reason: Some(reason), ..Estimate::default() };
     }
-    let of_duration =
-        if key.ends_with("_ms") && values.len() >= ENOUGH_FOR_LOGS { stats::log_t_interval(&values) } else { None };
+    let may_fall = key == stream::GROWTH;
+    let of_duration = if key.ends_with("_ms") && !may_fall && values.len() >= ENOUGH_FOR_LOGS {
+        stats::log_t_interval(&values)
+    } else {
+        None
+    };
     let interval = of_duration.or_else(|| stats::t_interval(&values));
     Estimate {
         mean: stats::mean(&values),
-        low: interval.map(|interval| interval.low.max(0.0)),
+        low: interval.map(|interval| if may_fall { interval.low } else { interval.low.max(0.0) }),
         high: interval.map(|interval| interval.high),
         values,
         ..Estimate::default()
@@ -289,6 +316,10 @@ fn estimate(key: &str, each: &[Option<f64>], reason: String) -> Estimate {
 
 /// For a percentile: how many operations the thinnest trial has, where that is too few.
 fn thin(key: &str, valid: &[&TrialSummary]) -> Option<u64> {
+    if stream::is_key(key) {
+        // Those of records rest on records, of which there are many.
+        return None;
+    }
     let needed = PERCENTILES.iter().find(|(name, _)| key.ends_with(&format!("_{name}_ms")))?.1;
     valid.iter().map(|trial| trial.latency_count).min().filter(|count| *count < needed)
 }
@@ -365,11 +396,24 @@ fn no_saturation(curve: &Curve) -> Option<Guard> {
     })
 }
 
-fn study_guards(curves: &[Curve]) -> Vec<Guard> {
+fn study_guards(curves: &[Curve], has_x: bool) -> Vec<Guard> {
     let cells = || curves.iter().flat_map(|curve| &curve.cells);
     let most = cells().map(|cell| cell.valid + cell.invalid).max().unwrap_or(0);
     let mut guards: Vec<Guard> = curves.iter().filter_map(no_saturation).collect();
-    if most == 1 {
+    let is_stream = cells().any(|cell| cell.stream.is_some());
+    if is_stream && most == 1 && has_x {
+        guards.push(Guard {
+            id: "one-trial".to_owned(),
+            touches: vec!["capacity".to_owned()],
+            at: String::new(),
+            what:
+                "each cell was tried once: the growth of the delay has an interval, from within the trial, and nothing \
+                   else has"
+                    .to_owned(),
+            advice: "repeat each cell (--trials 3 or more) where the machine may make a difference".to_owned(),
+        });
+    }
+    if most == 1 && !is_stream {
         guards.push(Guard {
             id: "one-trial".to_owned(),
             touches: ["crossover", "efficiency", "capacity"].map(str::to_owned).to_vec(),

@@ -10,7 +10,8 @@ use kit::op::Latencies;
 
 use crate::experiment::LoadPlan;
 use crate::measure::{
-    KindSummary, Participant, ReplicaUse, Sample, SecondSummary, Spread, TrialRecord, TrialSummary, guards,
+    KindSummary, Participant, ReplicaUse, Sample, SecondSummary, Spread, StreamSummary, TrialRecord, TrialSummary,
+    guards, stream,
 };
 
 /// A trial in numbers. Rates are over the length that was measured; percentiles come from merged histograms.
@@ -18,8 +19,17 @@ use crate::measure::{
 /// Throughput counts what was answered, goodput `ok`, offered everything intended. A trial in which nothing was
 /// answered, or that carries a failure, is invalid; its numbers are kept as far as they exist. Every published number
 /// that is null has its reason in `null_reasons`.
+///
+/// Of a stream the operations are its batches, and rates are in records: throughput and goodput of the batches that
+/// ended well, offered of all that were due. The latency of records stands apart, in `stream`.
 pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
-    let ops = merge(record.ops.iter().filter(|op| record.window.contains(&op.second)));
+    let is_stream = !record.journal.is_empty();
+    let measured = || record.ops.iter().filter(|op| record.window.contains(&op.second));
+    let ops = merge(measured().filter(|op| is_headline(op, record)));
+    let stream = is_stream.then(|| {
+        let records = merge(measured().filter(|op| op.kind == stream::RECORD));
+        with_records(stream::summarize(&record.journal, record.window.clone()), &records, record)
+    });
     let window_s = f64::from(record.window.end.saturating_sub(record.window.start));
     let measured_s = record.measured_s.unwrap_or(window_s);
     let replicas: Vec<ReplicaUse> = record.participants.iter().map(|who| replica_use(who, record)).collect();
@@ -30,8 +40,13 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
     let rate = |count: u64| {
         (measured_s > 0.0).then(|| count as f64 / measured_s).ok_or_else(|| "the measured window is empty".to_owned())
     };
-    let goodput = rate(ops.ok);
-    let invalid = record.failure.clone().or_else(|| nothing_completed(&ops));
+    let (answered, good, intended) = match &stream {
+        Some(stream) => (ops.units, ops.units, stream.records),
+        None => (answered(&ops), ops.ok, ops.count()),
+    };
+    let goodput = rate(good);
+    let nothing = || stream.as_ref().map_or_else(|| nothing_completed(&ops), no_stream);
+    let invalid = record.failure.clone().or_else(nothing);
     let latency = spread(&ops.total);
     let no_latency = || no_latency(&ops);
     let mut summary = TrialSummary {
@@ -47,11 +62,11 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
             LoadPlan::Closed { users, .. } => Some(users),
             LoadPlan::Open { .. } => None,
         },
-        throughput_rps: nulls.keep("throughput_rps", rate(answered(&ops))),
+        throughput_rps: nulls.keep("throughput_rps", rate(answered)),
         rps_per_cpu_unit: nulls.keep("rps_per_cpu_unit", per(&goodput, &cpu, 1e-6, "CPU")),
         rps_per_gb_mem: nulls.keep("rps_per_gb_mem", per(&goodput, &memory.clone().map(|b| b / 1e9), 1e-9, "memory")),
         goodput_rps: nulls.keep("goodput_rps", goodput),
-        offered_rps: nulls.keep("offered_rps", rate(ops.count())),
+        offered_rps: nulls.keep("offered_rps", rate(intended)),
         latency_p50_ms: nulls.keep("latency_p50_ms", latency.p50.ok_or_else(no_latency)),
         latency_p90_ms: nulls.keep("latency_p90_ms", latency.p90.ok_or_else(no_latency)),
         latency_p95_ms: nulls.keep("latency_p95_ms", latency.p95.ok_or_else(no_latency)),
@@ -76,9 +91,32 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
         seconds: seconds(record),
         guards: Vec::new(),
         null_reasons: nulls.0,
+        stream,
     };
     summary.guards = guards::of_trial(record, &summary);
     summary
+}
+
+/// Whether an operation belongs to the numbers of the trial as a whole: of a stream only its batches do.
+fn is_headline(op: &OpsRecord, record: &TrialRecord) -> bool {
+    record.journal.is_empty() || op.kind == stream::BATCH
+}
+
+fn with_records(mut stream: StreamSummary, records: &OpsRecord, record: &TrialRecord) -> StreamSummary {
+    stream.record_latency = (records.total.count() > 0).then(|| spread(&records.total));
+    if stream.record_latency.is_none() {
+        let why = stream::no_record_latency(&record.journal).unwrap_or("no record of the measured window was followed");
+        stream.null_reasons.insert("record_latency".to_owned(), why.to_owned());
+    }
+    stream
+}
+
+/// Why the numbers of a stream mean nothing. One in which no batch ended is a finding, not a failure.
+fn no_stream(stream: &StreamSummary) -> Option<String> {
+    if stream.batch_interval_ms <= 0.0 {
+        return Some(stream::NO_ENGINE.to_owned());
+    }
+    (stream.batches.due() == 0).then(|| "no batch was due in the measured window".to_owned())
 }
 
 /// The reasons of nulls, by key.
@@ -254,7 +292,7 @@ fn kinds(record: &TrialRecord) -> Vec<KindSummary> {
 fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
     let mut rows: BTreeMap<u32, SecondSummary> = BTreeMap::new();
     let mut under_way = OpsRecord::default();
-    for op in record.ops.iter() {
+    for op in record.ops.iter().filter(|op| is_headline(op, record)) {
         // In the order of seconds: one is decoded at a time.
         if op.second != under_way.second {
             rows.insert(under_way.second, second_of(&under_way, record));
@@ -286,7 +324,7 @@ fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::samples::{gauge as samples, op, participant, record};
+    use crate::measure::samples::{MadeStream, gauge as samples, op, participant, record};
     use kit::Outcome;
 
     fn add(record: &mut TrialRecord, second: u32, times: u64, op: &kit::Op, error: Option<&str>) {
@@ -452,5 +490,35 @@ mod tests {
         let summary = summarize_trial(&record(50, 1));
         assert_eq!(summary.guards.iter().map(|g| g.touches[0].as_str()).collect::<Vec<_>>(), ["latency_p99"]);
         assert_eq!(summary.guards[0].what, "500 operations stand behind the p99, which needs 1000");
+    }
+
+    #[test]
+    fn the_numbers_of_a_stream_are_of_its_batches_and_its_rates_are_in_records() {
+        let made = MadeStream::of(1_000.0);
+        let summary = summarize_trial(&made.record());
+        assert_eq!((summary.valid, summary.total_requests, summary.latency_count), (true, 56, 56));
+        let rates = [summary.goodput_rps, summary.throughput_rps, summary.offered_rps];
+        assert_eq!(rates, [Some(143.0); 3]);
+        assert!((summary.latency_p50_ms.unwrap() - 1_001.0).abs() < 1.0, "{:?}", summary.latency_p50_ms);
+        assert_eq!(summary.kinds.iter().map(|kind| kind.kind.as_str()).collect::<Vec<_>>(), ["batch", "record"]);
+        let stream = summary.stream.unwrap();
+        let records = stream.record_latency.unwrap();
+        assert!(records.p50.unwrap() > 1_990.0, "{records:?}");
+        assert_eq!(summary.seconds.iter().map(|second| second.offered).sum::<u64>(), 56);
+    }
+
+    #[test]
+    fn a_stream_in_which_no_batch_ended_was_measured_all_the_same() {
+        let made = MadeStream { cores: 1, ..MadeStream::default() };
+        let mut record = made.record();
+        record.ops = Default::default();
+        let summary = summarize_trial(&record);
+        assert_eq!((summary.valid, summary.goodput_rps, summary.error_rate), (true, Some(0.0), None));
+        let stream = summary.stream.unwrap();
+        assert_eq!(stream.null_reasons["record_latency"], "no record of the measured window was followed");
+        record.journal.truncate(1);
+        assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("no batch was due in the measured window"));
+        record.journal = made.journal()[1..].to_vec();
+        assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("the engine did not say how it is set up"));
     }
 }

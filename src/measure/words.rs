@@ -2,6 +2,8 @@
 //!
 //! One rule: a stranger reads them; nothing here is a key or an abbreviation that the report does not explain.
 
+use crate::measure::stream::span;
+
 /// A curve as the subject of a sentence.
 pub struct Subject {
     /// With its article where it has one.
@@ -46,6 +48,37 @@ pub fn levels(levels: &[f64], x: &str) -> String {
     }
 }
 
+/// One level of a factor that only streams have: `4 cores`, `interval 2 s`, `cost 15 ms`; none for other factors.
+pub fn of_stream(factor: &str, level: f64) -> Option<String> {
+    let counted = |noun: &str| if level == 1.0 { format!("1 {noun}") } else { format!("{level} {noun}s") };
+    match factor {
+        "cores" => Some(counted("core")),
+        "partitions" => Some(counted("partition")),
+        "batch_interval_ms" => Some(format!("interval {}", span(level))),
+        "cost_ms" => Some(format!("cost {}", span(level))),
+        _ => None,
+    }
+}
+
+/// Levels of a factor of a stream in a sentence: `100 and 120 lines/s`, `2 and 4 cores`, `an interval of 2 s`.
+pub fn stream_levels(levels: &[f64], factor: &str) -> String {
+    let list = list(&levels.iter().map(|level| stream_level(*level, factor)).collect::<Vec<_>>());
+    let one = levels.len() == 1;
+    match factor {
+        "rate" => format!("{list} lines/s"),
+        "batch_interval_ms" => format!("{} {list}", if one { "an interval of" } else { "intervals of" }),
+        "cost_ms" => format!("{} {list}", if one { "a cost of" } else { "costs of" }),
+        "cores" | "partitions" if levels == [1.0] => format!("1 {}", factor.trim_end_matches('s')),
+        "cores" | "partitions" => format!("{list} {factor}"),
+        _ => self::levels(levels, factor),
+    }
+}
+
+/// One level, where the factor was named before: `120`, `2 s`.
+pub fn stream_level(level: f64, factor: &str) -> String {
+    if factor.ends_with("_ms") { span(level) } else { level.to_string() }
+}
+
 /// `a`, `a and b`, `a, b and c`.
 pub fn list(items: &[String]) -> String {
     match items {
@@ -75,6 +108,8 @@ fn meaning(guard: &str) -> &str {
         "refusals-hide-latency" => "too many operations were refused",
         "not-steady" => "it was not steady",
         "too-few-ops" => "too few operations stand behind it",
+        "source-blocked" => "the source could not send all it should",
+        "backlog" => "the stream fell behind",
         _ => "it is doubtful",
     }
 }

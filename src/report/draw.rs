@@ -98,14 +98,19 @@ pub fn shapes(figure: &Figure, measure: Measure) -> Vec<Shape> {
     let mut page = Page { shapes: Vec::new(), measure };
     let top = page.heading(figure);
     let bottom = page.notes(&figure.notes);
-    let direct = figure.panels.len() == 1 && figure.legend().len() <= 8;
+    // Markers that are no curve have no end at which a name could stand.
+    let dots = figure.legend().iter().any(|curve| curve.style == Style::Dots);
+    let direct = figure.panels.len() == 1 && figure.legend().len() <= 8 && !dots;
     let top = if direct { top } else { page.legend(&figure.legend(), top) };
     let gap = 40.0;
-    let count = figure.panels.len().max(1) as f64;
-    let width = (WIDTH - 2.0 * MARGIN - gap * (count - 1.0)) / count;
+    let columns = figure.columns();
+    let rows = figure.panels.len().div_ceil(columns).max(1);
+    let width = (WIDTH - 2.0 * MARGIN - gap * (columns as f64 - 1.0)) / columns as f64;
+    let height = (bottom - top) / rows as f64;
     for (place, panel) in figure.panels.iter().enumerate() {
-        let left = MARGIN + place as f64 * (width + gap);
-        page.panel(panel, Rect { left, top, right: left + width, bottom }, direct);
+        let left = MARGIN + (place % columns) as f64 * (width + gap);
+        let top = top + (place / columns) as f64 * height;
+        page.panel(panel, Rect { left, top, right: left + width, bottom: top + height }, direct);
     }
     page.shapes
 }
@@ -169,15 +174,20 @@ impl Page<'_> {
     }
 
     /// The names of all curves in rows; returns where the panels may begin.
-    fn legend(&mut self, entries: &[(&str, usize)], top: f64) -> f64 {
+    fn legend(&mut self, entries: &[&FigureCurve], top: f64) -> f64 {
         let (mut x, mut y) = (MARGIN, top + 12.0);
-        for (label, color) in entries {
+        for FigureCurve { label, color, style, points } in entries.iter().copied() {
             let width = 70.0 + (self.measure)(BODY, false, label);
             if x + width > WIDTH - MARGIN {
                 (x, y) = (MARGIN, y + 38.0);
             }
-            self.path(&[(x, y), (x + 40.0, y)], Ink::Curve(*color), 3);
-            self.marker((x + 20.0, y), *color, false);
+            if *style != Style::Dots {
+                self.path(&[(x, y), (x + 40.0, y)], Ink::Curve(*color), 3);
+            }
+            if *style != Style::Plain {
+                let hollow = *style == Style::Dots && points.iter().all(|point| point.hollow.is_some());
+                self.marker((x + 20.0, y), *color, hollow);
+            }
             self.text((x + 52.0, y), label, BODY, Anchor::Start, Ink::Ink);
             x += width + 30.0;
         }
@@ -338,7 +348,7 @@ impl Page<'_> {
         let ink = Ink::Curve(curve.color);
         for stretch in curve.points.split(|point| point.y.is_none()) {
             let points: Vec<_> = stretch.iter().filter_map(|point| frame.point(point)).collect();
-            if points.len() > 1 {
+            if points.len() > 1 && curve.style != Style::Dots {
                 self.path(&points, ink, 3);
             }
         }
@@ -495,7 +505,7 @@ impl Frame {
     fn beside(&self, place: usize, count: usize, style: Style) -> Self {
         let step = match style {
             Style::Marked => (24.0 / count as f64).min(7.0),
-            Style::Plain => 0.0,
+            Style::Plain | Style::Dots => 0.0,
         };
         let shift = (place as f64 - (count as f64 - 1.0) / 2.0) * step;
         let x = Map { from: self.x.from + shift, to: self.x.to + shift, ..self.x };
@@ -561,7 +571,7 @@ fn y_range(panel: &Panel) -> (f64, f64) {
     let Some((low, high)) = range(values) else { return (0.0, 1.0) };
     let limits = panel.lines.iter().filter(|line| line.along == Along::Y).map(|line| line.at);
     let high = limits.fold(high, f64::max);
-    if panel.y.from_zero && panel.y.scale == Scale::Linear { (0.0, high) } else { (low, high) }
+    if panel.y.from_zero && panel.y.scale == Scale::Linear { (low.min(0.0), high) } else { (low, high) }
 }
 
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {

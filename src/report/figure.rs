@@ -76,6 +76,8 @@ pub enum Style {
     Marked,
     /// A line alone, for many points.
     Plain,
+    /// Markers alone, for points that are no curve.
+    Dots,
 }
 
 /// One curve.
@@ -152,7 +154,7 @@ pub struct Figure {
     pub title: String,
     /// What to look at, in one sentence.
     pub caption: String,
-    /// Side by side.
+    /// Side by side, or in rows of two.
     pub panels: Vec<Panel>,
     /// Footnotes: gaps, hollow markers, guards, what is simulated.
     pub notes: Vec<String>,
@@ -160,15 +162,24 @@ pub struct Figure {
 
 impl Figure {
     /// The curves of all panels, each once, in the order of the palette.
-    pub fn legend(&self) -> Vec<(&str, usize)> {
-        let mut entries: Vec<(&str, usize)> = Vec::new();
+    pub fn legend(&self) -> Vec<&FigureCurve> {
+        let mut entries: Vec<&FigureCurve> = Vec::new();
         for curve in self.panels.iter().flat_map(|panel| &panel.curves) {
-            if !entries.iter().any(|(label, _)| *label == curve.label) {
-                entries.push((&curve.label, curve.color));
+            if !entries.iter().any(|known| known.label == curve.label) {
+                entries.push(curve);
             }
         }
-        entries.sort_by_key(|(_, color)| *color);
+        entries.sort_by_key(|curve| curve.color);
         entries
+    }
+
+    /// How many panels stand side by side: up to three; more stand in rows of two.
+    pub fn columns(&self) -> usize {
+        match self.panels.len() {
+            0 => 1,
+            few @ 1..=3 => few,
+            _ => 2,
+        }
     }
 }
 

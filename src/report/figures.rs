@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use crate::measure::{CellSummary, Curve, Estimate, Fitted, TrialSummary, guards};
 use crate::report::ReportInput;
 use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
-use crate::report::number;
+use crate::report::{number, stream_figures};
 
 /// One metric over x.
-struct Metric {
-    key: &'static str,
-    label: &'static str,
-    unit: &'static str,
+pub(super) struct Metric {
+    pub key: &'static str,
+    pub label: &'static str,
+    pub unit: &'static str,
 }
 
 const P50: Metric = Metric { key: "latency_p50_ms", label: "Latency p50", unit: "ms" };
@@ -23,8 +23,8 @@ const P99: Metric = Metric { key: "latency_p99_ms", label: "Latency p99", unit: 
 const THROUGHPUT: Metric = Metric { key: "throughput_rps", label: "Throughput", unit: "requests/s" };
 const GOODPUT: Metric = Metric { key: "goodput_rps", label: "Goodput", unit: "good requests/s" };
 const ERRORS: Metric = Metric { key: "error_rate", label: "Error rate", unit: "%" };
-const CPU: Metric = Metric { key: "total_cpu_units", label: "CPU used", unit: "CPUs" };
-const MEMORY: Metric = Metric { key: "total_mem_gb", label: "Memory", unit: "GB" };
+pub(super) const CPU: Metric = Metric { key: "total_cpu_units", label: "CPU used", unit: "CPUs" };
+pub(super) const MEMORY: Metric = Metric { key: "total_mem_gb", label: "Memory", unit: "GB" };
 const PER_CPU: Metric = Metric { key: "rps_per_cpu_unit", label: "Good requests/s per CPU used", unit: "" };
 const PER_GB: Metric = Metric { key: "rps_per_gb_mem", label: "Good requests/s per GB used", unit: "" };
 
@@ -77,6 +77,9 @@ const OVER_X: &[(&str, &str, &[Metric], &str)] = &[
 
 /// All figures of a study.
 pub fn figures(input: &ReportInput) -> Vec<Figure> {
+    if input.study.is_stream() {
+        return stream_figures::figures(input);
+    }
     if !has_x(input) {
         return over_time(input);
     }
@@ -89,20 +92,22 @@ pub fn figures(input: &ReportInput) -> Vec<Figure> {
 }
 
 /// Whether there is anything to compare: a single cell is shown over time instead.
-fn has_x(input: &ReportInput) -> bool {
+pub(super) fn has_x(input: &ReportInput) -> bool {
     input.study.x.is_some() || input.study.curves.iter().map(|curve| curve.cells.len()).sum::<usize>() > 1
 }
 
 /// The figure that the report leads with.
 pub fn lead(input: &ReportInput) -> &'static str {
     match has_x(input) {
+        _ if input.study.is_stream() => stream_figures::lead(input),
         true => "crossover_analysis",
         false => "latency_over_time",
     }
 }
 
-fn against(input: &ReportInput) -> String {
+pub(super) fn against(input: &ReportInput) -> String {
     match input.study.x.as_deref() {
+        Some(factor) if input.study.is_stream() => format!("against {}", stream_figures::factor(factor).0),
         Some("users") => "against concurrent users".to_owned(),
         Some("rate") => "against the offered rate".to_owned(),
         Some(factor) => format!("against {factor}"),
@@ -162,7 +167,14 @@ fn same_metric(named: &str, key: &str) -> bool {
     named == key || key.starts_with(named)
 }
 
-fn finish(input: &ReportInput, id: &str, title: &str, caption: &str, panels: Vec<Panel>, metrics: &[Metric]) -> Figure {
+pub(super) fn finish(
+    input: &ReportInput,
+    id: &str,
+    title: &str,
+    caption: &str,
+    panels: Vec<Panel>,
+    metrics: &[Metric],
+) -> Figure {
     let mut notes = Vec::new();
     if is_simulated(input) {
         notes.push(SIMULATED.to_owned());
@@ -194,6 +206,7 @@ fn interval_note(input: &ReportInput) -> Option<String> {
     let (fewest, most) = cells.map(|cell| cell.valid).fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
     match most {
         0 => None,
+        1 if input.study.is_stream() => None,
         1 => Some("One trial a level: no interval can be given.".to_owned()),
         _ => {
             let trials = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
@@ -250,7 +263,7 @@ fn guard_notes(input: &ReportInput, metrics: &[Metric]) -> Vec<String> {
     marks(input).into_iter().filter_map(of_mark).collect()
 }
 
-fn panel(input: &ReportInput, metric: &Metric) -> Panel {
+pub(super) fn panel(input: &ReportInput, metric: &Metric) -> Panel {
     let curves: Vec<FigureCurve> =
         input.study.curves.iter().enumerate().map(|(color, curve)| figure_curve(input, curve, color, metric)).collect();
     let words = no_data(&curves);
@@ -299,12 +312,13 @@ fn absent(cell: &CellSummary) -> String {
     if cell.valid == 0 { "no valid trial".to_owned() } else { "not recorded".to_owned() }
 }
 
-fn x_axis(input: &ReportInput) -> Axis {
+pub(super) fn x_axis(input: &ReportInput) -> Axis {
     let mut ticks: Vec<f64> =
         input.study.curves.iter().flat_map(|curve| &curve.cells).map(|cell| cell.x).filter(|x| x.is_finite()).collect();
     ticks.sort_by(f64::total_cmp);
     ticks.dedup();
     let (label, unit) = match input.study.x.as_deref() {
+        Some(factor) if input.study.is_stream() => stream_figures::axis(factor),
         Some("users") => ("Concurrent users", ""),
         Some("rate") => ("Offered rate", "requests/s"),
         Some(factor) => (factor, ""),
@@ -381,6 +395,9 @@ fn limit(text: &str, metric: &Metric) -> Option<f64> {
         "throughput_rps" => &["throughput", "throughput_rps"],
         "goodput_rps" => &["goodput", "goodput_rps"],
         "error_rate" => &["errors", "error_rate"],
+        "delay_growth_ms" => &["delay_growth"],
+        "processing_avg_ms" => &["processing"],
+        "total_delay_avg_ms" => &["total_delay"],
         _ => &[],
     };
     if !names.contains(&name.trim()) {
@@ -443,7 +460,7 @@ fn over_time(input: &ReportInput) -> Vec<Figure> {
     ]
 }
 
-fn window(trial: &TrialSummary) -> Option<Band> {
+pub(super) fn window(trial: &TrialSummary) -> Option<Band> {
     let mut measured = trial.seconds.iter().filter(|second| second.measured).map(|second| second.second);
     let from = measured.next()?;
     let to = measured.next_back().unwrap_or(from);

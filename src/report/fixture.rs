@@ -23,6 +23,7 @@ pub struct Fixture {
     pub environment: serde_json::Value,
     pub planned: usize,
     pub notes: Vec<String>,
+    pub journals: crate::report::Journals,
 }
 
 impl Fixture {
@@ -35,6 +36,8 @@ impl Fixture {
             environment: &self.environment,
             planned: self.planned,
             notes: &self.notes,
+            journals: &self.journals,
+            highest_stable_rate: None,
         }
     }
 }
@@ -78,6 +81,7 @@ pub fn comparison() -> Fixture {
                 .to_owned(),
             "argon2 cost: minimum".to_owned(),
         ],
+        journals: BTreeMap::new(),
     }
 }
 
@@ -241,7 +245,7 @@ fn cell(label: &str, place: usize, goodput: f64, p95: f64, no_memory_at_16: bool
         metrics.insert("rps_per_gb_mem".to_owned(), none);
     }
     let invalid = usize::from(label == MONOLITH && place == 4);
-    CellSummary { x: users, levels: levels(label, users), valid: 3 - invalid, invalid, metrics, guards }
+    CellSummary { x: users, levels: levels(label, users), valid: 3 - invalid, invalid, metrics, guards, stream: None }
 }
 
 fn guard(id: &str, touches: &[&str], at: &str, what: &str, advice: &str) -> Guard {
@@ -352,5 +356,6 @@ fn trial(index: usize, label: &str, cell: &CellSummary, repetition: u32) -> Tria
         seconds: (0..12).map(second).collect(),
         guards: cell.guards.clone(),
         null_reasons: BTreeMap::new(),
+        stream: None,
     }
 }

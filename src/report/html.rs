@@ -37,7 +37,7 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
 }
 
 fn numbers(input: &ReportInput) -> String {
-    let tables = [tables::cells(input, true), tables::search(input), tables::scaling(input)];
+    let tables = [tables::cells(input, true), tables::search(input), tables::scaling(input), tables::stream(input)];
     tables.iter().map(table).collect()
 }
 
@@ -199,13 +199,23 @@ fn plotly(figure: &Figure) -> serde_json::Value {
     let mut traces = Vec::new();
     let mut layout = serde_json::Map::new();
     let (mut shapes, mut annotations) = (Vec::new(), Vec::new());
-    let count = figure.panels.len() as f64;
+    let columns = figure.columns();
+    let rows = figure.panels.len().div_ceil(columns);
+    let count = columns as f64;
     for (place, panel) in figure.panels.iter().enumerate() {
         let suffix = if place == 0 { String::new() } else { (place + 1).to_string() };
-        let gap = if place == 0 { 0.0 } else { 0.05 };
-        let domain = [place as f64 / count + gap, (place as f64 + 1.0) / count - if count > 1.0 { 0.02 } else { 0.0 }];
+        let (column, row) = (place % columns, place / columns);
+        let gap = if column == 0 { 0.0 } else { 0.05 };
+        let domain =
+            [column as f64 / count + gap, (column as f64 + 1.0) / count - if count > 1.0 { 0.02 } else { 0.0 }];
         layout.insert(format!("xaxis{suffix}"), x_axis(panel, domain, &suffix));
-        layout.insert(format!("yaxis{suffix}"), y_axis(panel, &suffix));
+        let mut y_axis = y_axis(panel, &suffix);
+        if rows > 1 {
+            let height = 1.0 / rows as f64;
+            let top = 1.0 - row as f64 * height;
+            y_axis["domain"] = serde_json::json!([top - 0.80 * height, top - 0.04 * height]);
+        }
+        layout.insert(format!("yaxis{suffix}"), y_axis);
         traces.extend(panel.curves.iter().map(|curve| trace(curve, panel, &suffix, place == 0)));
         marks(panel, &suffix, &mut shapes, &mut annotations);
     }
@@ -254,9 +264,13 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
         .map(|point| escape(format!("{} {}", point.hollow.as_deref().unwrap_or(""), point.marks).trim()))
         .collect();
     let hover: Vec<String> = curve.points.iter().map(|point| escape(&hover(point, panel))).collect();
-    let many = curve.style == Style::Plain;
+    let mode = match curve.style {
+        Style::Marked => "lines+markers+text",
+        Style::Plain => "lines",
+        Style::Dots => "markers",
+    };
     serde_json::json!({
-        "type": "scatter", "mode": if many { "lines" } else { "lines+markers+text" },
+        "type": "scatter", "mode": mode,
         "name": escape(&curve.label), "legendgroup": curve.label, "showlegend": legend,
         "xaxis": format!("x{suffix}"), "yaxis": format!("y{suffix}"),
         "x": curve.points.iter().map(|point| point.x).collect::<Vec<_>>(),
@@ -274,9 +288,13 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
 fn hover(point: &crate::report::figure::Point, panel: &Panel) -> String {
     let value =
         point.y.map_or_else(String::new, |y| crate::report::number::interval(y, point.low, point.high, &panel.y.unit));
-    let trials = if point.n == 1 { "1 trial".to_owned() } else { format!("{} trials", point.n) };
+    let trials = match point.n {
+        0 => String::new(),
+        1 => ", 1 trial".to_owned(),
+        n => format!(", {n} trials"),
+    };
     let extra = [point.hollow.as_deref().unwrap_or(""), &point.marks].join(" ");
-    format!("{} {}: {value}, {trials} {}", panel.x.label, crate::report::number::digits(point.x), extra.trim())
+    format!("{} {}: {value}{trials} {}", panel.x.label, crate::report::number::digits(point.x), extra.trim())
 }
 
 /// Beside its line, on the side where there is more room. Plotly wants logarithms here, though not for shapes.

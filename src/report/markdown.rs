@@ -27,6 +27,7 @@ pub fn page(input: &ReportInput, figures: &[Figure]) -> String {
     out.push_str(&table(&tables::cells(input, true)));
     out.push_str(&table(&tables::search(input)));
     out.push_str(&table(&tables::scaling(input)));
+    out.push_str(&table(&tables::stream(input)));
     out.push_str(&guards(input));
     out.push_str("## Figures\n\n");
     rest.iter().for_each(|figure| out.push_str(&picture(figure)));

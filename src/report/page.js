@@ -17,13 +17,13 @@
       Object.keys(layout).filter((key) => /^xaxis/.test(key)).forEach((key, place) => {
         layout[key].domain = [0, 1];
         const height = 1 / panels;
-        layout[key.replace("x", "y")].domain = [1 - (place + 1) * height + 0.1, 1 - place * height - 0.02];
+        layout[key.replace("x", "y")].domain = [1 - (place + 0.8) * height, 1 - (place + 0.04) * height];
       });
     }
     return Object.assign(layout, { paper_bgcolor: colour("--card"), plot_bgcolor: colour("--card"),
       font: { color: colour("--ink"), family: "system-ui, sans-serif", size: narrow ? 12 : 14 },
       margin: { l: 60, r: 16, t: 60, b: 56 }, hovermode: "closest", autosize: true,
-      height: panels > 1 ? (narrow ? 720 : 470) : 400,
+      height: panels > 3 ? (narrow ? 330 * panels : 760) : panels > 1 ? (narrow ? 360 * panels : 470) : 400,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } });
   };
   const drawn = new Set();

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::measure::{Curve, Fitted, Guard, Interval, Knee, TrialSummary, Usl, guards};
+use crate::measure::stream::{self, span};
+use crate::measure::{CellSummary, Curve, Fitted, Guard, Interval, Knee, StreamSummary, TrialSummary, Usl, guards};
 use crate::report::figures::marks;
 use crate::report::{ReportInput, number};
 
@@ -38,9 +39,25 @@ const CELL_COLUMNS: &[(&str, &str, &str)] = &[
     ("memory", "total_mem_gb", "GB"),
 ];
 
+/// The columns of a stream.
+const STREAM_COLUMNS: &[(&str, &str, &str)] = &[
+    ("input", "input_rate_per_s", "records/s"),
+    ("processing", "processing_avg_ms", "ms"),
+    ("delay", "scheduling_delay_avg_ms", "ms"),
+    ("total", "total_delay_avg_ms", "ms"),
+    ("growth a batch", stream::GROWTH, "ms"),
+    ("record p95", "record_latency_p95_ms", "ms"),
+    ("CPU", "total_cpu_units", "CPUs"),
+];
+
 /// The columns that the study has: wait and work stand beside the total only where a study keeps them apart.
 fn cell_columns(input: &ReportInput) -> Vec<&'static (&'static str, &'static str, &'static str)> {
     let cells = || input.study.curves.iter().flat_map(|curve| &curve.cells);
+    if input.study.is_stream() {
+        let measured = |key: &str| cells().any(|cell| cell.metrics.get(key).is_some_and(|e| e.mean.is_some()));
+        let optional = |key: &str| matches!(key, "record_latency_p95_ms" | "total_cpu_units");
+        return STREAM_COLUMNS.iter().filter(|(_, key, ..)| !optional(key) || measured(key)).collect();
+    }
     let has =
         |key: &str| !matches!(key, "wait_p95_ms" | "work_p95_ms") || cells().any(|cell| cell.metrics.contains_key(key));
     CELL_COLUMNS.iter().filter(|(_, key, ..)| has(key)).collect()
@@ -50,6 +67,7 @@ fn cell_columns(input: &ReportInput) -> Vec<&'static (&'static str, &'static str
 pub fn cells(input: &ReportInput, intervals: bool) -> Table {
     let marks = marks(input);
     let columns = cell_columns(input);
+    let (is_stream, has_x) = (input.study.is_stream(), input.study.x.is_some());
     let mut rows = Vec::new();
     for curve in &input.study.curves {
         for cell in &curve.cells {
@@ -57,7 +75,11 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
                 0 => cell.valid.to_string(),
                 invalid => format!("{} ({invalid} invalid)", cell.valid),
             };
-            let mut row = vec![curve.label.clone(), number::digits(cell.x), trials];
+            let mut row = vec![curve.label.clone()];
+            // A stream has no level to show where there is no axis, but always an interval.
+            row.extend((has_x || !is_stream).then(|| number::digits(cell.x)));
+            row.push(trials);
+            row.extend(is_stream.then(|| interval_of(cell)));
             for (_, key, unit) in &columns {
                 let estimate = cell.metrics.get(*key);
                 let mut text = match (intervals, estimate.and_then(|estimate| estimate.mean)) {
@@ -75,13 +97,86 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
                 }
                 row.push(text);
             }
+            row.extend(is_stream.then(|| state_of(cell)));
             rows.push(row);
         }
     }
     let x = input.study.x.clone().unwrap_or_else(|| "cell".to_owned());
-    let mut head = vec!["curve", x.as_str(), "trials"];
+    let mut head = vec!["curve"];
+    head.extend((has_x || !is_stream).then_some(x.as_str()));
+    head.push("trials");
+    head.extend(is_stream.then_some("interval"));
     head.extend(columns.iter().map(|(name, ..)| *name));
+    head.extend(is_stream.then_some("state"));
     Table::new("Every level: mean over trials, with its 95 % interval", &head, rows)
+}
+
+fn interval_of(cell: &CellSummary) -> String {
+    cell.stream.as_ref().map_or_else(|| number::NONE.to_owned(), |stream| span(stream.batch_interval_ms))
+}
+
+/// `stable`, or `unknown (2 stable, 1 falls behind)` where trials differ; with the mark of a guard that leaves it open.
+fn state_of(cell: &CellSummary) -> String {
+    let Some(stream) = &cell.stream else { return number::NONE.to_owned() };
+    let counts = [(stream.stable, "stable"), (stream.falls_behind, "falls behind"), (stream.unknown, "unknown")];
+    let differ: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, state)| format!("{count} {state}")).collect();
+    let differ = if differ.len() > 1 { format!(" ({})", differ.join(", ")) } else { String::new() };
+    let word = if differ.is_empty() { stream.state.words() } else { "unknown" };
+    let doubt = cell.guards.iter().find(|guard| guards::touches(guard, stream::STABLE));
+    let doubt = doubt.map_or_else(String::new, |guard| format!(" ({})", guard.id));
+    format!("{word}{differ}{doubt}")
+}
+
+/// Each trial of a stream in one column; without rows where there are none, or too many to stand side by side.
+pub fn stream(input: &ReportInput) -> Table {
+    const MOST: usize = 6;
+    let trials: Vec<(&str, &StreamSummary)> =
+        input.trials.iter().filter_map(|trial| Some((trial.name.as_str(), trial.stream.as_ref()?))).collect();
+    if trials.is_empty() || trials.len() > MOST {
+        return Table::new("Each stream", &[], Vec::new());
+    }
+    type Cell = fn(&StreamSummary) -> String;
+    fn ms(value: Option<f64>) -> String {
+        value.map_or_else(|| number::NONE.to_owned(), span)
+    }
+    let rows: [(&str, Cell); 14] = [
+        ("state", |s| s.state.words().to_owned()),
+        ("batch interval", |s| span(s.batch_interval_ms)),
+        ("cores (receivers hold, slots left)", |s| format!("{} ({}, {})", s.cores, s.receivers, s.slots)),
+        ("partitions", |s| s.partitions.to_string()),
+        ("batches completed, failed, processing, queued", |s| {
+            let batches = s.batches;
+            format!("{}, {}, {}, {}", batches.completed, batches.failed, batches.processing, batches.queued)
+        }),
+        ("records", |s| number::count(s.records)),
+        ("input rate, mean", |s| {
+            s.avg_input_rate_per_s.map_or_else(|| number::NONE.to_owned(), |rate| number::with_unit(rate, "records/s"))
+        }),
+        ("scheduling delay, mean / largest / last", |s| {
+            let each = [s.avg_scheduling_delay_ms, s.max_scheduling_delay_ms, s.last_scheduling_delay_ms];
+            each.map(ms).join(" / ")
+        }),
+        ("processing time, mean (model)", |s| {
+            format!("{} ({})", ms(s.avg_processing_time_ms), ms(s.predicted_processing_ms))
+        }),
+        ("total delay, mean", |s| ms(s.avg_total_delay_ms)),
+        ("lateness of submission, mean", |s| ms(s.avg_lateness_ms)),
+        ("growth of the delay a batch (95 % interval)", |s| {
+            s.delay_growth_ms_per_batch.map_or_else(
+                || number::NONE.to_owned(),
+                |growth| number::interval(growth.estimate, Some(growth.low), Some(growth.high), "ms"),
+            )
+        }),
+        ("most batches waiting at a time", |s| s.most_queued.to_string()),
+        ("batches over the interval in a row", |s| s.over_interval_in_a_row.to_string()),
+    ];
+    let row = |(name, cell): &(&str, Cell)| {
+        let cells = trials.iter().map(|(_, stream)| cell(stream));
+        std::iter::once((*name).to_owned()).chain(cells).collect()
+    };
+    let head: Vec<&str> = std::iter::once("what").chain(trials.iter().map(|(name, _)| *name)).collect();
+    Table::new("Each stream, as it stood at the end of the measured window", &head, rows.iter().map(row).collect())
 }
 
 /// Every trial, valid or not.
@@ -100,7 +195,8 @@ pub fn trials(input: &ReportInput) -> Table {
             number::count(trial.wrong),
         ]
     };
-    let head = ["trial", "counts?", "seed", "requests", "failed", "unknown", "wrong"];
+    let operations = if input.study.is_stream() { "batches" } else { "requests" };
+    let head = ["trial", "counts?", "seed", operations, "failed", "unknown", "wrong"];
     Table::new("Every trial, in the order of running", &head, input.trials.iter().map(row).collect())
 }
 
@@ -125,7 +221,8 @@ pub fn kinds(input: &ReportInput) -> Table {
             ]);
         }
     }
-    let head = ["curve", "trial", "operation", "requests", "not good", "p50", "p95", "p99", "reasons"];
+    let count = if input.study.is_stream() { "count" } else { "requests" };
+    let head = ["curve", "trial", "operation", count, "not good", "p50", "p95", "p99", "reasons"];
     Table::new("Every operation, one trial of each curve at its highest level", &head, rows)
 }
 
@@ -150,8 +247,11 @@ pub fn search(input: &ReportInput) -> Table {
     Table::new(&caption, &["curve", "last that passed", "first that failed", "undecided"], rows.collect())
 }
 
-/// What the fits say of each curve, in words.
+/// What the fits say of each curve, in words; without rows for streams, which have no fits.
 pub fn scaling(input: &ReportInput) -> Table {
+    if input.study.is_stream() {
+        return Table::new("How each curve scales", &[], Vec::new());
+    }
     let rows = input.study.curves.iter().map(|curve| vec![curve.label.clone(), knee(&curve.knee), usl(&curve.usl)]);
     Table::new(
         "How each curve scales",

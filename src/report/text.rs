@@ -1,7 +1,9 @@
 //! The report as a terminal shows it at the end of a run.
 //!
-//! The one rule: it fits a screen. The answer first, one line a cell, one line a kind of guard, the verdict last.
+//! The one rule: it fits a screen. The answer first, one line a cell, one line a kind of guard, the verdict last; of a
+//! stream, whether it keeps up closes.
 
+use crate::measure::keeps_up;
 use crate::report::figures::{SIMULATED, is_simulated};
 use crate::report::tables::{self, GuardGroup, Table};
 use crate::report::{ReportInput, number};
@@ -30,6 +32,7 @@ pub fn text_summary(input: &ReportInput) -> String {
     let (word, why) = tables::verdict(input);
     let why = if why.is_empty() { why } else { format!(" ({why})") };
     out.push_str(&format!("\nverdict: {word}{why}\n"));
+    out.extend(keeps_up::closing(input.study).map(|line| line + "\n"));
     out
 }
 

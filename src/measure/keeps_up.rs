@@ -1,0 +1,269 @@
+//! Whether, and from where on, a stream keeps up: the answer in words, and the line that a run closes with.
+//!
+//! One rule: every sentence begins with what the trials showed; a level that could not be decided is named as such.
+
+use crate::experiment::{Experiment, Find};
+use crate::measure::study::mean;
+use crate::measure::words::{self, capital};
+use crate::measure::{Bracket, CellStream, Curve, SearchSummary, StreamState, StudySummary, stream};
+
+/// The answer, without its full stop; `curves` are those with a valid trial.
+pub fn answer(study: &StudySummary, curves: &[&Curve], experiment: &Experiment) -> String {
+    let x = study.x.as_deref().unwrap_or("");
+    let sentences: Vec<String> = match (&study.search, &experiment.search) {
+        (Some(found), Some(search)) => {
+            let only_stable = experiment.slo.iter().all(|slo| slo.key == stream::STABLE);
+            let asked = |bracket: &Bracket| bracketed(bracket, study, found, search.find, only_stable);
+            found.brackets.iter().map(asked).collect()
+        }
+        _ if x.is_empty() => curves.iter().filter_map(|curve| alone(curve)).collect(),
+        _ => curves.iter().map(|curve| over(curve, x)).collect(),
+    };
+    sentences.iter().map(|sentence| capital(sentence)).collect::<Vec<_>>().join(". ")
+}
+
+/// The last line of a run on the screen: `falls behind: …`, `stable: …` or `unknown: …`; none of a study that is not of
+/// streams.
+pub fn closing(study: &StudySummary) -> Option<String> {
+    if !study.is_stream() {
+        return None;
+    }
+    let cells: Vec<&CellStream> =
+        study.curves.iter().flat_map(|curve| &curve.cells).filter_map(|cell| cell.stream.as_ref()).collect();
+    if let [only] = cells.as_slice() {
+        return Some(only.why.clone());
+    }
+    let of = |state: StreamState| cells.iter().filter(|cell| cell.state == state).count();
+    let (all, behind, stable) = (cells.len(), of(StreamState::FallsBehind), of(StreamState::Stable));
+    let answer = study.answer.trim_end_matches('.');
+    Some(match (behind, stable) {
+        (0, stable) if stable == all => format!("stable: in all {all} cells. {answer}"),
+        (0, _) => format!("unknown: {} of {all} cells could not be decided. {answer}", all - stable),
+        (behind, _) => format!("falls behind: in {behind} of {all} cells. {answer}"),
+    })
+}
+
+/// One cell: its state with the figures, and what waits.
+fn alone(curve: &Curve) -> Option<String> {
+    let cell = curve.cells.iter().rfind(|cell| cell.valid > 0)?;
+    let stream = cell.stream.as_ref()?;
+    let subject =
+        if curve.label == "all" { "the stream".to_owned() } else { format!("with {} the stream", curve.label) };
+    let why = stream.why.split_once(": ").map_or(stream.why.as_str(), |(_, why)| why);
+    Some(match stream.state {
+        StreamState::Stable => format!("{subject} is stable: {why}"),
+        StreamState::Unknown => format!("whether {subject} keeps up cannot be told: {why}"),
+        StreamState::FallsBehind => {
+            let queued = mean(cell, "queued_batches").unwrap_or(0.0).round();
+            let waiting = match queued {
+                _ if why.contains(" wait") || queued < 1.0 => String::new(),
+                1.0 => "; at the end 1 batch waits".to_owned(),
+                queued => format!("; at the end {queued} batches wait"),
+            };
+            format!("{subject} falls behind: {why}{waiting}")
+        }
+    })
+}
+
+/// `with 4 cores the stream`, `the stream`.
+fn subject(label: &str, curves: &[Curve], x: &str) -> String {
+    let mut cores =
+        curves.iter().flat_map(|curve| &curve.cells).filter_map(|cell| cell.stream.as_ref()).map(|s| s.cores);
+    let first = cores.next();
+    let same = first.filter(|first| x != "cores" && !label.contains(" core") && cores.all(|cores| cores == *first));
+    let same = same.and_then(|cores| words::of_stream("cores", f64::from(cores)));
+    let label = (label != "all").then(|| label.to_owned());
+    let with: Vec<String> = same.into_iter().chain(label).collect();
+    if with.is_empty() { "the stream".to_owned() } else { format!("with {} the stream", words::list(&with)) }
+}
+
+/// From where on it keeps up, over the levels of one factor.
+fn over(curve: &Curve, x: &str) -> String {
+    let states: Vec<(f64, StreamState)> =
+        curve.cells.iter().filter_map(|cell| Some((cell.x, cell.stream.as_ref()?.state))).collect();
+    let at = |wanted: StreamState| -> Vec<f64> {
+        states.iter().filter(|(_, state)| *state == wanted).map(|(level, _)| *level).collect()
+    };
+    let (stable, behind, unknown) = (at(StreamState::Stable), at(StreamState::FallsBehind), at(StreamState::Unknown));
+    let (all, one) = (|levels: &[f64]| words::stream_levels(levels, x), |level: f64| words::stream_level(level, x));
+    let subject = subject(&curve.label, std::slice::from_ref(curve), x);
+    let found = match (stable.as_slice(), behind.as_slice()) {
+        ([], []) => format!("whether {subject} keeps up cannot be told"),
+        (stable, []) => format!("{subject} keeps up at {}", all(stable)),
+        ([], behind) => format!("{subject} falls behind at {}", all(behind)),
+        ([.., last], [first, ..]) if last < first => {
+            format!("{subject} holds up to {}; at {} it falls behind", all(&[*last]), one(*first))
+        }
+        ([first, ..], [.., last]) if last < first => {
+            format!("{subject} falls behind up to {}; from {} on it holds", all(&[*last]), one(*first))
+        }
+        (stable, behind) => format!("{subject} holds at {} and falls behind at {}", all(stable), all(behind)),
+    };
+    let doubt = match unknown.as_slice() {
+        [] => String::new(),
+        unknown => format!("; at {} it is too close to tell", all(unknown)),
+    };
+    found + &doubt
+}
+
+/// What a search found: `with 4 cores the stream holds up to 118 lines/s and falls behind at 121`.
+fn bracketed(bracket: &Bracket, study: &StudySummary, found: &SearchSummary, find: Find, only_stable: bool) -> String {
+    let x = &found.factor;
+    let subject = subject(&bracket.label, &study.curves, x);
+    let (holds, fails) = if only_stable { ("holds", "falls behind") } else { ("meets the objectives", "fails") };
+    let all = |level: i64| words::stream_levels(&[level as f64], x);
+    let one = |level: i64| words::stream_level(level as f64, x);
+    let doubt = match bracket.undecided.first() {
+        Some((at, why)) => format!(" ({} could not be decided: {why})", all(*at)),
+        None => String::new(),
+    };
+    let found = match (bracket.pass, bracket.fail, find) {
+        (Some(pass), Some(fail), Find::Capacity) => {
+            format!("{subject} {holds} up to {} and {fails} at {}", all(pass), one(fail))
+        }
+        (Some(pass), None, Find::Capacity) => {
+            format!("{subject} {holds} up to {}, and no tested level fails", all(pass))
+        }
+        (Some(pass), Some(fail), Find::Demand) => {
+            format!("{subject} {holds} from {} on, and {fails} at {}", all(pass), one(fail))
+        }
+        (Some(pass), None, Find::Demand) => {
+            format!("{subject} {holds} from {} on, and no tested level is too small", all(pass))
+        }
+        (None, Some(fail), _) => format!("{subject} {holds} at no tested level, and {fails} at {}", all(fail)),
+        (None, None, _) => format!("{subject} {holds} at no tested level"),
+    };
+    found + &doubt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Search;
+    use crate::measure::TrialSummary;
+    use crate::measure::samples::{MadeStream, stream_experiment};
+    use crate::measure::summarize_study;
+    use crate::verdict::{Slo, Word, judge};
+
+    /// 15 ms a record on three slots in two waves, as the published set-up has it, on as many cores.
+    fn at(index: usize, rate: i64, cores: i64) -> TrialSummary {
+        let processing = 384.0 + 15.0 * (rate as f64 * 2.0) / (cores as f64 - 1.0);
+        let short = MadeStream { seconds: 24, ..MadeStream::of(processing) };
+        let made = MadeStream { rate: rate as f64, cores: cores as u32, ..short };
+        made.trial(index, &[("rate", rate), ("cores", cores)])
+    }
+
+    fn slo(text: &str) -> Vec<Slo> {
+        vec![Slo::try_from(text.to_owned()).unwrap()]
+    }
+
+    #[test]
+    fn a_single_stream_is_answered_by_its_figures_and_closes_with_them() {
+        let of = |made: MadeStream| {
+            let study = summarize_study(&stream_experiment(&[]), &[made.trial(0, &[])]);
+            (study.answer.clone(), closing(&study).unwrap())
+        };
+        let figures = "processing takes 2.531 s of every 2 s and the scheduling delay grows by 0.531 s a batch";
+        let (answer, closing) = of(MadeStream::default());
+        assert_eq!(answer, format!("The stream falls behind: {figures}; at the end 11 batches wait."));
+        assert_eq!(closing, format!("falls behind: {figures}"));
+        let figures = "processing takes 1.08 s of every 2 s, the scheduling delay stays at 0 ms";
+        let (answer, closing) = of(MadeStream::of(1_080.0));
+        assert_eq!((answer, closing), (format!("The stream is stable: {figures}."), format!("stable: {figures}")));
+        let (answer, _) = of(MadeStream { cores: 1, ..MadeStream::default() });
+        let why = "1 receiver holds the only core, so no slot is left: 56 batches wait and none can start";
+        assert_eq!(answer, format!("The stream falls behind: {why}."));
+    }
+
+    #[test]
+    fn a_sweep_says_from_where_on() {
+        let one = |levels: &[(i64, i64)]| -> String {
+            let trials: Vec<_> =
+                levels.iter().enumerate().map(|(index, (rate, cores))| at(index, *rate, *cores)).collect();
+            let rates: Vec<i64> = levels.iter().map(|(rate, _)| *rate).collect();
+            let cores: Vec<i64> = levels.iter().map(|(_, cores)| *cores).collect();
+            let different = |of: &[i64]| of.iter().any(|level| *level != of[0]);
+            let mut factors: Vec<(&str, &[i64])> = Vec::new();
+            factors.extend(different(&rates).then_some(("rate", rates.as_slice())));
+            factors.extend(different(&cores).then_some(("cores", cores.as_slice())));
+            summarize_study(&stream_experiment(&factors), &trials).answer
+        };
+        // 3 slots: 384 + 10 ms × rate is below 2000 up to 161 records/s.
+        assert_eq!(
+            one(&[(100, 4), (160, 4), (170, 4), (200, 4)]),
+            "With 4 cores the stream holds up to 160 lines/s; at 170 it falls behind."
+        );
+        assert_eq!(one(&[(100, 4), (120, 4)]), "With 4 cores the stream keeps up at 100 and 120 lines/s.");
+        assert_eq!(one(&[(200, 4), (300, 4)]), "With 4 cores the stream falls behind at 200 and 300 lines/s.");
+        assert_eq!(
+            one(&[(143, 2), (143, 3), (143, 4), (143, 8)]),
+            "The stream falls behind up to 3 cores; from 4 on it holds."
+        );
+        assert_eq!(
+            one(&[(100, 4), (200, 4), (100, 2), (200, 2)]),
+            "With 4 cores the stream holds up to 100 lines/s; at 200 it falls behind. \
+             With 2 cores the stream falls behind at 100 and 200 lines/s."
+        );
+    }
+
+    #[test]
+    fn a_search_says_its_bracket_and_passes_when_it_is_narrow_enough() {
+        let mut experiment = stream_experiment(&[]);
+        experiment.slo = slo("stable");
+        let search = |factor: &str, find, between| Search { factor: factor.to_owned(), find, between, within: 0.05 };
+        experiment.search = Some(search("rate", Find::Capacity, (10, 300)));
+        let capacity: Vec<_> = [10, 300, 158, 165].map(|rate| at(0, rate, 4)).to_vec();
+        let study = summarize_study(&experiment, &capacity);
+        assert_eq!(study.answer, "With 4 cores the stream holds up to 158 lines/s and falls behind at 165.");
+        assert_eq!(judge(&experiment, &study, 0).verdict, Word::Pass);
+        experiment.search = Some(search("batch_interval_ms", Find::Demand, (500, 4_000)));
+        let demand: Vec<_> = [500_i64, 2_531, 2_600, 4_000]
+            .map(|interval| {
+                let made = MadeStream { interval_ms: interval as f64, ..MadeStream::of(2_550.0) };
+                made.trial(0, &[("batch_interval_ms", interval)])
+            })
+            .to_vec();
+        let study = summarize_study(&experiment, &demand);
+        let found = "With 4 cores the stream holds from an interval of 2.6 s on, and falls behind at 2.531 s.";
+        assert_eq!(study.answer, found);
+        assert!(closing(&study).unwrap().starts_with("falls behind: in 2 of 4 cells. With 4 cores"));
+    }
+
+    #[test]
+    fn the_next_level_of_a_search_follows_from_whether_streams_keep_up() {
+        let mut experiment = stream_experiment(&[("cores", &[4])]);
+        experiment.slo = slo("stable");
+        experiment.search =
+            Some(Search { factor: "rate".into(), find: Find::Capacity, between: (10, 300), within: 0.05 });
+        let (mut planned, mut results) = (Vec::new(), Vec::new());
+        while let Some(trial) = crate::schedule::next(&experiment, &mut planned, &results) {
+            let rate = trial.levels["rate"].as_f64().unwrap() as i64;
+            let mut result = at(trial.index, rate, 4);
+            result.name = trial.name.clone();
+            results.push(result);
+            assert!(results.len() < 20);
+        }
+        let study = summarize_study(&experiment, &results);
+        let bracket = &study.search.as_ref().unwrap().brackets[0];
+        let (pass, fail) = (bracket.pass.unwrap(), bracket.fail.unwrap());
+        assert!(pass <= 161 && fail > 161 && fail - pass <= 8, "{bracket:?}");
+    }
+
+    #[test]
+    fn the_growth_is_decided_within_a_trial_where_there_is_one() {
+        let mut experiment = stream_experiment(&[]);
+        let word = |experiment: &Experiment, made: MadeStream| {
+            judge(experiment, &summarize_study(experiment, &[made.trial(0, &[])]), 0).verdict
+        };
+        experiment.slo = slo("delay_growth <= 10ms");
+        assert_eq!(word(&experiment, MadeStream::default()), Word::Fail);
+        assert_eq!(word(&experiment, MadeStream::of(1_000.0)), Word::Pass);
+        let noisy = || MadeStream { processing: [1_500.0, 2_520.0].repeat(28), ..MadeStream::default() };
+        assert_eq!(word(&experiment, noisy()), Word::Unknown);
+        experiment.slo = slo("processing <= 2s");
+        assert_eq!(word(&experiment, MadeStream::of(1_000.0)), Word::Pass);
+        experiment.slo = slo("stable");
+        assert_eq!(word(&experiment, MadeStream::default()), Word::Fail);
+        assert_eq!(word(&experiment, MadeStream { seconds: 6, ..MadeStream::default() }), Word::Unknown);
+    }
+}
