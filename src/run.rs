@@ -25,6 +25,10 @@ pub struct Options {
     pub database_url: Option<String>,
     /// Do not ask external systems whether they are there.
     pub skip_health_check: bool,
+    /// Where the dashboard is served; none for no dashboard.
+    pub ui: Option<std::net::SocketAddr>,
+    /// Measure and save, but draw no report and print no summary: for a caller that reads the archive.
+    pub quiet: bool,
 }
 
 /// Runs an experiment from the start; gives back the exit code.
@@ -109,6 +113,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         return Err(error);
     }
     set_up.say();
+    if options.quiet {
+        let all_well = !interrupt.is_asked() && results.iter().all(|trial| trial.valid);
+        return Ok(if all_well { 0 } else { 3 });
+    }
     let (study, verdict) = report(archive)?;
     print!("{}", text(archive, &study, &verdict)?);
     eprintln!("\nreport: {}", archive.report_page().display());
