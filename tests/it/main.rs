@@ -4,8 +4,10 @@
 
 mod archive;
 mod bad_input;
+mod exercise;
 mod invariants;
 mod lab;
 mod load;
 mod page;
+mod stream_cli;
 mod study;
