@@ -72,7 +72,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
     let run = environment::run_name(archive.folder());
-    let progress = Progress::new(archive.folder(), planned.len(), results.len());
+    let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
     let mut broken = None;
     let mut set_up = SetUp::default();
