@@ -39,6 +39,9 @@ pub enum Stream {
     Before(PhaseArgs),
     /// 5 ms a line on eight cores: no delay
     After(PhaseArgs),
+    /// Anything else, to say what there is.
+    #[command(external_subcommand)]
+    Unknown(Vec<String>),
 }
 
 /// A phase, and what is different from its workload.
@@ -149,6 +152,10 @@ pub fn run(verb: &Stream) -> anyhow::Result<u8> {
         Stream::Parallelism(args) => phase("parallelism", args),
         Stream::Before(args) => phase("before", args),
         Stream::After(args) => phase("after", args),
+        Stream::Unknown(words) => Err(input(format!(
+            "unknown phase {:?}; there are baseline, slow-map, parallelism, before, after, and source for the source alone",
+            words.first().map_or("", String::as_str)
+        ))),
     }
 }
 
@@ -392,7 +399,6 @@ mod tests {
             (&["before", "--source", ":9999"], "HOST:PORT"),
             (&["before", "--like", "flink"], "spark"),
             (&["before", "--ui", "everywhere"], "0.0.0.0:4040, or off"),
-            (&["beyond"], "before"),
             (&["source", "--words", "0"], "1.."),
             (&["source", "--skew=-1"], "not a skew"),
             (&["source", "--rate", "5", "--stages", "1s:5"], "cannot be used with"),
