@@ -77,7 +77,7 @@ struct Common {
     /// Where archives go
     #[arg(long, value_name = "ROOT", default_value = "runs", aliases = ["outdir", "output", "output-dir", "run-dir"])]
     out: PathBuf,
-    /// in-process, processes or external
+    /// in-process, processes, simulated or external
     #[arg(long)]
     deployment: Option<DeploymentKind>,
     /// Repetitions of each cell; intervals need at least two
