@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use crate::error::{self, input};
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan, RoleLimits, file};
 use crate::run::{self, Options};
 use crate::verdict::Slo;
-use crate::{compare, doctor, listing, load_url, selftest, systems, units, up, workloads};
+use crate::{compare, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
+
+mod stream;
 
 /// What happens when it grows? Runs systems under load, measures them, and explains the result.
 #[derive(Parser)]
@@ -32,6 +35,12 @@ enum Command {
     /// The task tracker, as a monolith or as microservices
     #[command(subcommand)]
     Arch(Arch),
+    /// A stream in micro-batches: its phases, or its source alone
+    #[command(subcommand)]
+    Stream(stream::Stream),
+    /// Learn by doing: a file with blanks, a goal, and a checker
+    #[command(subcommand)]
+    Exercise(exercise::ExerciseVerb),
     /// Start a system to use by hand, until Ctrl-C
     Up(up::UpArgs),
     /// Name the systems, where they run, and the experiments that come along
@@ -68,7 +77,7 @@ struct Common {
     /// Where archives go
     #[arg(long, value_name = "ROOT", default_value = "runs", aliases = ["outdir", "output", "output-dir", "run-dir"])]
     out: PathBuf,
-    /// in-process, processes or external
+    /// in-process, processes, simulated or external
     #[arg(long)]
     deployment: Option<DeploymentKind>,
     /// Repetitions of each cell; intervals need at least two
@@ -98,12 +107,54 @@ struct Common {
     /// What must hold, such as 'p95 <= 250ms'; repeat for more
     #[arg(long, value_name = "SLO", value_parser = load_url::parse_slo)]
     slo: Vec<Slo>,
+    /// Where the live page is served: a port, ADDRESS:PORT, or off
+    #[arg(long, value_name = "PORT")]
+    ui: Option<Ui>,
     /// Print the experiment that the flags make, and stop
     #[arg(long)]
     print_experiment: bool,
     /// Do not ask external systems whether they are there
     #[arg(long)]
     skip_health_check: bool,
+}
+
+/// Whether and where the live page is served. On loopback, unless an address says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ui {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl Default for Ui {
+    fn default() -> Self {
+        Self::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4040))
+    }
+}
+
+impl Ui {
+    /// Where; none for off.
+    pub fn addr(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(addr) => Some(addr),
+        }
+    }
+}
+
+impl std::str::FromStr for Ui {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let port = text.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+        port.or_else(|_| text.parse())
+            .map(Self::At)
+            .map_err(|_| format!("{text:?} is no place for a page; write 4040, 0.0.0.0:4040, or off"))
+    }
 }
 
 #[derive(Args)]
@@ -204,6 +255,8 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run_verb(&args)?,
         Command::Load(args) => load_url::run(&args)?,
         Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
+        Command::Stream(verb) => stream::run(&verb)?,
+        Command::Exercise(verb) => exercise::run(&verb)?,
         Command::Up(args) => up::run(&args)?,
         Command::List => say(&listing::systems()),
         Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),
@@ -315,6 +368,8 @@ fn options(common: &Common) -> Options {
         out: common.out.clone(),
         database_url: common.database.clone().filter(|database| is_url(database)),
         skip_health_check: common.skip_health_check,
+        ui: common.ui.and_then(Ui::addr),
+        ..Options::default()
     }
 }
 

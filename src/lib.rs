@@ -8,6 +8,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod environment;
 pub mod error;
+pub mod exercise;
 pub mod experiment;
 pub mod interrupt;
 pub mod listing;

@@ -21,8 +21,8 @@ pub struct Progress {
 const STEPS: u64 = 100;
 
 impl Progress {
-    /// Begins, with what is planned and what an earlier run has left.
-    pub fn new(folder: &Path, planned: usize, ended: usize) -> Self {
+    /// Begins, with what is planned and what an earlier run has left. The folder is said, unless it is of no use.
+    pub fn new(folder: Option<&Path>, planned: usize, ended: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(planned as u64 * STEPS));
         if let Some(bar) = &bar {
             let template = "{bar:30} {percent:>3}%  {elapsed_precise}  {msg}";
@@ -30,7 +30,9 @@ impl Progress {
         }
         let progress =
             Self { bar, planned: Cell::new(planned), ended: Cell::new(ended), current: RefCell::new(String::new()) };
-        progress.say(&format!("archive: {}", folder.display()));
+        if let Some(folder) = folder {
+            progress.say(&format!("archive: {}", folder.display()));
+        }
         progress
     }
 

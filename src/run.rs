@@ -25,6 +25,10 @@ pub struct Options {
     pub database_url: Option<String>,
     /// Do not ask external systems whether they are there.
     pub skip_health_check: bool,
+    /// Where the dashboard is served; none for no dashboard.
+    pub ui: Option<std::net::SocketAddr>,
+    /// Measure and save, but draw no report and print no summary: for a caller that reads the archive.
+    pub quiet: bool,
 }
 
 /// Runs an experiment from the start; gives back the exit code.
@@ -69,7 +73,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
     let run = environment::run_name(archive.folder());
-    let progress = Progress::new(archive.folder(), planned.len(), results.len());
+    let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
     let mut broken = None;
     let mut set_up = SetUp::default();
@@ -110,6 +114,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         return Err(error);
     }
     set_up.say();
+    if options.quiet {
+        let all_well = !interrupt.is_asked() && results.iter().all(|trial| trial.valid);
+        return Ok(if all_well { 0 } else { 3 });
+    }
     let (study, verdict) = report(archive)?;
     print!("{}", text(archive, &study, &verdict)?);
     eprintln!("\nreport: {}", archive.report_page().display());

@@ -6,6 +6,17 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("task-tracker/compare-arch", include_str!("../workloads/task-tracker/compare-arch.toml")),
     ("task-tracker/capacity", include_str!("../workloads/task-tracker/capacity.toml")),
     ("task-tracker/soak", include_str!("../workloads/task-tracker/soak.toml")),
+    ("socket-stream/baseline", include_str!("../workloads/socket-stream/baseline.toml")),
+    ("socket-stream/slow-map", include_str!("../workloads/socket-stream/slow-map.toml")),
+    ("socket-stream/slow-map-native", include_str!("../workloads/socket-stream/slow-map-native.toml")),
+    ("socket-stream/parallelism", include_str!("../workloads/socket-stream/parallelism.toml")),
+    ("socket-stream/before", include_str!("../workloads/socket-stream/before.toml")),
+    ("socket-stream/after", include_str!("../workloads/socket-stream/after.toml")),
+    ("socket-stream/interval", include_str!("../workloads/socket-stream/interval.toml")),
+    ("socket-stream/capacity", include_str!("../workloads/socket-stream/capacity.toml")),
+    ("socket-stream/stability-map", include_str!("../workloads/socket-stream/stability-map.toml")),
+    ("socket-stream/word-count", include_str!("../workloads/socket-stream/word-count.toml")),
+    ("socket-stream/soak", include_str!("../workloads/socket-stream/soak.toml")),
     ("http/own-service", include_str!("../workloads/http/own-service.toml")),
 ];
 

@@ -249,7 +249,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// The line of a path such as `factors.users.0`, or of its nearest ancestor that is in the file.
-fn line_of_path(text: &str, path: &str) -> usize {
+pub(crate) fn line_of_path(text: &str, path: &str) -> usize {
     let Ok(document) = toml::de::DeTable::parse(text) else { return 1 };
     let mut line = 1;
     let mut at: Option<(Option<&toml::de::DeTable<'_>>, Option<&toml::de::DeArray<'_>>)> =

@@ -4,9 +4,11 @@
 
 mod archive;
 mod bad_input;
+mod exercise;
 mod invariants;
 mod lab;
 mod load;
 mod page;
 mod stream;
+mod stream_cli;
 mod study;
