@@ -149,3 +149,91 @@ impl<'a> Model<'a> {
         records.ceil() >= self.blocks_that_fit() && self.scans(records) == self.scans(f64::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Like, Per};
+
+    /// A phase of the study: its cores, partitions and cost.
+    fn phase(cores: u32, partitions: u32, cost_ms: u64, cost_per: Per) -> Settings {
+        let (batch_interval, cost) = (Duration::from_secs(2), Duration::from_millis(cost_ms));
+        Settings { batch_interval, cores, partitions, cost, cost_per, like: Like::Spark, ..Settings::default() }
+    }
+
+    #[test]
+    fn processing_time_is_waves_of_tasks_and_overheads() {
+        for (settings, records, jobs_and_tasks, expected_s) in [
+            // The two published settings: 1 job of 15 tasks, 2 jobs of 20 tasks.
+            (phase(4, 4, 15, Per::Line), 286.0, (1, 15.0), 2.0 * 71.5 * 0.015 + 0.327 + 15.0 * 0.0038),
+            (phase(8, 8, 5, Per::Line), 282.0, (2, 20.0), 2.0 * 35.25 * 0.005 + 2.0 * 0.327 + 20.0 * 0.0038),
+            (phase(4, 4, 4, Per::Word), 300.0, (1, 15.0), 2.0 * 75.0 * 0.012 + 0.384),
+            (phase(4, 4, 0, Per::Line), 300.0, (1, 15.0), 0.384),
+            // Nothing received: no block, no key, and so a second job that looks at the other partitions.
+            (phase(4, 4, 15, Per::Line), 0.0, (2, 8.0), 2.0 * 0.327 + 8.0 * 0.0038),
+            // Three records make three blocks at most.
+            (Settings { state: true, ..phase(4, 4, 0, Per::Line) }, 3.0, (1, 11.0), 0.327 + 11.0 * 0.0038),
+            // No spread: ten blocks on three slots are four waves.
+            (Settings { print: 0, ..phase(4, 0, 10, Per::Line) }, 300.0, (1, 11.0), 4.0 * 0.3 + 0.327 + 11.0 * 0.0038),
+        ] {
+            assert_eq!(super::jobs_and_tasks(&settings, records), jobs_and_tasks, "{records} records, {settings:?}");
+            let found_s = processing_time(&settings, records).unwrap().as_secs_f64();
+            assert!((found_s - expected_s).abs() < 1e-6, "{found_s} s instead of {expected_s} s: {settings:?}");
+        }
+        assert_eq!(processing_time(&phase(1, 4, 15, Per::Line), 10.0), None);
+    }
+
+    #[test]
+    fn the_highest_stable_rate_takes_just_less_than_the_interval() {
+        for settings in [
+            phase(4, 4, 15, Per::Line),
+            phase(8, 8, 5, Per::Line),
+            phase(4, 4, 4, Per::Word),
+            phase(4, 0, 15, Per::Line),
+            Settings { receivers: 2, ..phase(4, 3, 15, Per::Line) },
+            Settings { vocabulary: 1, ..phase(4, 4, 15, Per::Line) },
+            Settings { skew: 1.2, vocabulary: 5_000, ..phase(4, 4, 15, Per::Line) },
+            // So slow that a batch of a few records is all it can do.
+            phase(4, 4, 700, Per::Line),
+        ] {
+            let rate = highest_stable_rate(&settings).unwrap();
+            let records = |rate: f64| rate * 2.0 * f64::from(settings.receivers);
+            let time = |rate: f64| processing_time(&settings, records(rate)).unwrap().as_secs_f64();
+            assert!(rate > 0.0 && time(rate * 0.999_999) < 2.0, "{rate}: {} s", time(rate * 0.999_999));
+            assert!([1.000_001, 1.1, 2.0, 100.0].iter().all(|more| time(rate * more) >= 2.0), "{rate}: {settings:?}");
+        }
+    }
+
+    #[test]
+    fn before_holds_106_lines_a_second_and_with_as_many_partitions_as_slots_a_good_deal_more() {
+        // (2 s - 0.384 s) / 2 waves / 15 ms x 4 partitions / 2 s
+        let rate = highest_stable_rate(&phase(4, 4, 15, Per::Line)).unwrap();
+        assert!((rate - 107.733).abs() < 0.01, "{rate}");
+        // (2 s - 0.3802 s) / 1 wave / 15 ms x 3 partitions / 2 s, less a task.
+        let rate = highest_stable_rate(&phase(4, 3, 15, Per::Line)).unwrap();
+        assert!((rate - 161.98).abs() < 0.01, "{rate}");
+    }
+
+    #[test]
+    fn a_rate_without_bound_is_none_and_no_slot_is_0() {
+        assert_eq!(highest_stable_rate(&phase(4, 4, 0, Per::Line)), None);
+        assert_eq!(highest_stable_rate(&phase(1, 4, 0, Per::Line)), Some(0.0));
+        let short = Settings { batch_interval: Duration::from_millis(300), ..phase(4, 4, 0, Per::Line) };
+        assert_eq!(highest_stable_rate(&short), Some(0.0), "the overhead alone is longer");
+    }
+
+    #[test]
+    fn slots_stand_idle_unless_partitions_are_a_multiple_of_them() {
+        for (partitions, slots, idle) in [
+            (3, 3, Some(0.0)),
+            (6, 3, Some(0.0)),
+            (4, 3, Some(1.0 - 4.0 / 6.0)),
+            (8, 7, Some(1.0 - 8.0 / 14.0)),
+            (1, 7, Some(1.0 - 1.0 / 7.0)),
+            (4, 0, None),
+            (0, 4, None),
+        ] {
+            assert_eq!(waste(partitions, slots), idle, "{partitions} on {slots}");
+        }
+    }
+}

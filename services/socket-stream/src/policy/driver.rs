@@ -194,6 +194,8 @@ pub struct Driver {
     held_bytes: u64,
     /// When everything left is given up, once a stop was asked for.
     deadline_ns: Option<u64>,
+    /// Whether the blocks that were open at that time have been asked for.
+    closing: bool,
     drained: bool,
     actions: VecDeque<Action>,
 }
@@ -275,6 +277,7 @@ impl Driver {
             statistics: Statistics::new(interval_ms, Statistics::RETAINED),
             held_bytes: 0,
             deadline_ns: None,
+            closing: false,
             drained: false,
             actions: VecDeque::from([Action::Tell(Box::new(Entry::Engine(engine)))]),
             plan,
@@ -313,6 +316,11 @@ impl Driver {
                 if let Some((_, batch)) = self.prepared.pop_first() {
                     self.release_stage(now_ns, batch);
                 }
+            }
+            // Twice: what is in open blocks is given up too, not forgotten.
+            Due::Deadline if self.ticks.is_some() && !self.closing => {
+                self.closing = true;
+                self.actions.push_back(Action::CloseBlocks { tick_ns: due_ns });
             }
             Due::Deadline => self.give_up(now_ns),
         }
@@ -359,6 +367,11 @@ impl Driver {
         if self.no_slot {
             self.give_up(now_ns);
         }
+    }
+
+    /// When the next batch tick is due; none when everything was received.
+    pub fn next_batch_tick_ns(&self) -> Option<u64> {
+        self.ticks.as_ref().map(|(batch, _)| batch.next_ns())
     }
 
     /// Batches submitted and not started.
