@@ -203,26 +203,6 @@ impl Archive {
         Ok(lines.into_iter().map(|line| line.entry).collect())
     }
 
-    /// What the engine of a trial told in its journal, in the order of telling; nothing where there is none.
-    ///
-    /// # Errors
-    /// When a line is damaged, as input.
-    pub fn journal(&self, trial: &str) -> anyhow::Result<Vec<kit::batch::Entry>> {
-        let path = self.folder.join("trials").join(trial).join("batches.jsonl");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let text = read(&path)?;
-        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let lines = complete.lines().enumerate();
-        lines
-            .map(|(index, line)| {
-                serde_json::from_str(line)
-                    .map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), index + 1)))
-            })
-            .collect()
-    }
-
     /// The machine and the conditions of the run, null when they were not written yet.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::deploy::in_process::InProcess;
 use crate::deploy::processes::Processes;
 use crate::deploy::trial::{self, Ended, Site};
 use crate::deploy::{Deployment, pinning};
-use crate::experiment::{DeploymentKind, Experiment, Trial};
+use crate::experiment::{DeploymentKind, Experiment, Levels, Trial};
 use crate::interrupt::Interrupt;
 use crate::measure::{self, StudySummary, TrialSummary};
 use crate::progress::Progress;
@@ -223,7 +223,9 @@ fn with_input<T>(
 ) -> anyhow::Result<T> {
     let experiment = archive.experiment()?;
     let (trials, plan) = (archive.results()?, archive.plan()?);
-    let notes = systems::find(&experiment.system).map(|system| system.notes(&experiment)).unwrap_or_default();
+    let system = systems::find(&experiment.system);
+    let notes = system.map(|system| system.notes(&experiment)).unwrap_or_default();
+    let model = |levels: &Levels| system?.highest_stable_rate(&experiment, levels);
     let journals = journals(archive, study, &trials)?;
     body(&ReportInput {
         experiment: &experiment,
@@ -234,7 +236,7 @@ fn with_input<T>(
         planned: plan.len(),
         notes: &notes,
         journals: &journals,
-        highest_stable_rate: None,
+        highest_stable_rate: Some(&model),
     })
 }
 
