@@ -348,23 +348,35 @@ fn sweep(args: &SweepArgs) -> anyhow::Result<Experiment> {
     Ok(experiment)
 }
 
-/// One number is a setting of the services; several are a factor, which the monolith does not take part in.
+/// One number is a setting of the services; several are a factor. The monolith takes part with one process alone, so it
+/// has the level 1, which the services have only where it was asked for.
 fn set_replicas(experiment: &mut Experiment, replicas: &[u32], architectures: &[&str]) {
+    if !architectures.contains(&"microservices") {
+        return;
+    }
     if let [one] = replicas {
-        if *one != 1 && architectures.contains(&"microservices") {
+        if *one != 1 {
             for role in ["user-service", "task-service", "stats-service"] {
                 experiment.roles.insert(role.to_owned(), RoleLimits { replicas: Some(*one), ..RoleLimits::default() });
             }
         }
         return;
     }
-    let levels: Vec<_> = replicas.iter().map(|count| Level::Int(i64::from(*count))).collect();
-    for level in levels.iter().skip(1).filter(|_| architectures.contains(&"monolith")) {
+    let mut counts = replicas.to_vec();
+    let mut exclude = |architecture: &str, count: u32| {
         experiment.exclude.push(Levels::from([
-            ("architecture".to_owned(), Level::Text("monolith".to_owned())),
-            ("replicas".to_owned(), level.clone()),
+            ("architecture".to_owned(), Level::Text(architecture.to_owned())),
+            ("replicas".to_owned(), Level::Int(count.into())),
         ]));
+    };
+    if architectures.contains(&"monolith") {
+        replicas.iter().filter(|count| **count != 1).for_each(|count| exclude("monolith", *count));
+        if !replicas.contains(&1) {
+            counts.insert(0, 1);
+            exclude("microservices", 1);
+        }
     }
+    let levels = counts.into_iter().map(|count| Level::Int(count.into())).collect();
     experiment.factors.insert("replicas".to_owned(), levels);
 }
 
@@ -388,4 +400,34 @@ fn redraw(folder: &Path) -> anyhow::Result<u8> {
     let archive = Archive::open(folder)?;
     run::report(&archive)?;
     Ok(say(&format!("{}\n", archive.report_page().display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_monolith_of_a_sweep_is_one_process_and_the_services_have_the_replicas_that_were_asked_for() {
+        for (arch, replicas, expected) in [
+            ("both", "3,6", &["monolith 1", "microservices 3", "microservices 6"][..]),
+            ("both", "3,1", &["monolith 1", "microservices 1", "microservices 3"]),
+            ("both", "1,3", &["monolith 1", "microservices 1", "microservices 3"]),
+            ("microservices", "3,6", &["microservices 3", "microservices 6"]),
+            ("monolith", "3,6", &["monolith -"]),
+            ("both", "3", &["monolith -", "microservices -"]),
+        ] {
+            let line =
+                ["scalelab", "arch", "sweep", "--arch", arch, "--replicas", replicas, "--concurrency-levels", "5"];
+            let Command::Arch(Arch::Sweep(args)) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
+            let experiment = sweep(&args).unwrap();
+            experiment.check().unwrap();
+            let of = |cell: &Levels, factor: &str| cell.get(factor).map_or_else(|| "-".to_owned(), Level::to_string);
+            let words = |cell: &Levels| format!("{} {}", of(cell, "architecture"), of(cell, "replicas"));
+            let mut cells: Vec<_> = crate::experiment::cells(&experiment).iter().map(words).collect();
+            let mut expected = expected.to_vec();
+            cells.sort();
+            expected.sort_unstable();
+            assert_eq!(cells, expected, "{arch} {replicas}");
+        }
+    }
 }
