@@ -55,8 +55,8 @@ struct RunArgs {
     /// A TOML file, or a name such as task-tracker/demo-local
     #[arg(required_unless_present = "resume")]
     experiment: Option<String>,
-    /// Go on with an archive that was interrupted
-    #[arg(long, value_name = "DIR", conflicts_with = "experiment")]
+    /// Go on with an archive that was interrupted; with the file too, secrets of its steps come from there
+    #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
@@ -243,7 +243,8 @@ fn run_verb(args: &RunArgs) -> anyhow::Result<u8> {
         if let Some(flag) = changes_the_plan(&args.common) {
             return Err(input(format!("{flag} cannot be changed when a run is resumed; start a new run with it")));
         }
-        return run::resume(&Archive::open(folder)?, &options(&args.common));
+        let given = args.experiment.as_deref().map(find_experiment).transpose()?;
+        return run::resume(&Archive::open(folder)?, given.as_ref(), &options(&args.common));
     }
     start(find_experiment(args.experiment.as_deref().unwrap_or_default())?, &args.common)
 }

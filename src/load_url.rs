@@ -25,7 +25,7 @@ use crate::environment;
 use crate::experiment::{DeploymentKind, Experiment, LoadPlan};
 use crate::load::scenario::Origin;
 use crate::load::schedule::{parse_stages, total_duration};
-use crate::load::{Check, LoadSettings, Scenario, Stage, Step};
+use crate::load::{Check, LEFT_OUT, LoadSettings, Scenario, Stage, Step};
 use crate::measure::{self, TrialRecord, TrialSummary};
 use crate::units::parse_duration;
 use crate::verdict::{self, Slo, Word};
@@ -38,7 +38,7 @@ answer has come. With them it is open: requests are due at times that do not dep
 wait for a free connection counts.\n\nStages hold their rate: 30s:100,1m:500 is 100 a second for 30 s, then 500 a second \
 for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nPercentiles count every request, \
 failed ones too, as other tools do; objectives (--slo) leave failed ones out, because a refusal is fast. An archive \
-(--out) holds *** in place of the values of headers that look secret.\n\nURL, headers and body may hold \
+(--out) holds *** in place of bodies, and of the values of headers and parameters that look secret.\n\nURL, headers and body may hold \
 {{n}}, {{user}}, {{uuid}} and {{random:1-100}}.\n\nExit codes: 0 done, 1 an objective was missed, 2 a wrong flag, URL or \
 file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached."
 )]
@@ -206,7 +206,7 @@ fn complain(error: &anyhow::Error, code: u8) -> u8 {
 
 fn exit_code(result: &LoadResult, judged: &Judged) -> u8 {
     if let Some(why) = result.unreachable() {
-        return complain(&anyhow::anyhow!("cannot reach {}: {why}", result.target), 4);
+        return complain(&anyhow::anyhow!("cannot reach {}: {why}", kit::redacted(&result.target)), 4);
     }
     match judged {
         Some(Judgement::Fail(_)) => 1,
@@ -264,17 +264,14 @@ fn write_history(record: &TrialRecord, start_unix_s: f64, files: &mut TrialFiles
     Ok(())
 }
 
-/// What the name of a header holds whose value is nobody's business.
-const SECRET: [&str; 6] = ["authorization", "cookie", "token", "key", "secret", "password"];
-
-/// The scenario as it may be kept.
+/// The scenario as it may be kept. Nothing here comes from a step before, so whatever may be secret is.
 fn without_secrets(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
-    for (name, value) in scenario.steps.iter_mut().flat_map(|step| &mut step.headers) {
-        let name = name.to_ascii_lowercase();
-        if SECRET.iter().any(|part| name.contains(part)) {
-            "***".clone_into(value);
-        }
+    for step in &mut scenario.steps {
+        step.path = kit::redacted(&step.path);
+        step.body = step.body.as_ref().map(|_| LEFT_OUT.to_owned());
+        let secret = step.headers.iter_mut().filter(|(name, _)| kit::is_secret(name));
+        secret.for_each(|(_, value)| LEFT_OUT.clone_into(value));
     }
     scenario
 }
@@ -288,7 +285,7 @@ fn experiment(result: &LoadResult, settings: &LoadSettings, slos: &[Slo]) -> Exp
         *spawn_rate = 1e9;
     }
     Experiment {
-        question: format!("How does {} behave under this load?", result.target),
+        question: format!("How does {} behave under this load?", kit::redacted(&result.target)),
         name: "load".to_owned(),
         system: "http".to_owned(),
         deployment: DeploymentKind::External,
@@ -827,13 +824,19 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_look_secret_are_archived_without_their_values() {
-        let line = "http://h/ -H Authorization:a -H cookie:b -H X-Api-Key:c -H my-token:d -H accept:e";
+    fn what_looks_secret_is_archived_without_its_value() {
+        let line =
+            "http://h/?token=S -b S{{n}} -H Authorization:a -H cookie:b -H X-Api-Key:{{n}} -H my-token:d -H accept:e";
         let settings = settings(&args(line).unwrap()).unwrap();
-        let kept = experiment(&result(), &settings, &[]).scenario.unwrap();
-        let values: Vec<_> = kept.steps[0].headers.values().map(String::as_str).collect();
+        let target = "http://h/?token=S".to_owned();
+        let kept = experiment(&LoadResult { target, ..result() }, &settings, &[]);
+        assert_eq!(kept.question, "How does http://h/?token=*** behave under this load?");
+        let step = &kept.scenario.unwrap().steps[0];
+        let values: Vec<_> = step.headers.values().map(String::as_str).collect();
         assert_eq!(values, ["***", "***", "e", "***", "***"]);
-        assert_eq!(settings.scenario.steps[0].headers["Authorization"], "a", "it is sent all the same");
+        assert_eq!((step.path.as_str(), step.body.as_deref()), ("http://h/?token=***", Some("***")));
+        let sent = &settings.scenario.steps[0];
+        assert_eq!((sent.headers["Authorization"].as_str(), sent.path.as_str()), ("a", "http://h/?token=S"));
     }
 
     #[test]
