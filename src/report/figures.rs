@@ -382,7 +382,8 @@ fn over_time(input: &ReportInput) -> Vec<Figure> {
     let series = |pick: &dyn Fn(&crate::measure::SecondSummary) -> Option<f64>| -> Vec<FigureCurve> {
         trials.iter().enumerate().map(|(color, trial)| time_curve(trial, color, pick)).collect()
     };
-    let rate = series(&|second| Some((second.ok + second.wrong) as f64));
+    // Archives written before this count was kept have those that are surely answered.
+    let rate = series(&|second| Some(second.answered.max(second.ok + second.wrong) as f64));
     let latency = series(&|second| second.latency.p95);
     let figure = |id: &str, title: &str, caption: &str, label: &str, unit: &str, curves: Vec<FigureCurve>| {
         let words = no_data(&curves);

@@ -169,6 +169,16 @@ fn a_study_of_one_cell_is_drawn_over_time() {
 }
 
 #[test]
+fn throughput_over_time_is_what_was_answered_whatever_the_answer() {
+    let mut fixture = fixture::single();
+    let second = &mut fixture.trials[0].seconds[5];
+    (second.ok, second.failed, second.wrong, second.answered) = (40, 30, 5, 75);
+    let figures = figures(&fixture.input());
+    let figure = figures.iter().find(|figure| figure.id == "throughput_over_time").expect("is there");
+    assert_eq!(figure.panels[0].curves[0].points[5].y, Some(75.0));
+}
+
+#[test]
 fn a_run_that_was_cut_short_says_how_far_it_came() {
     let mut fixture = fixture::comparison();
     fixture.trials.truncate(12);
