@@ -121,6 +121,15 @@ fn a_target_that_is_not_there_is_exit_4_and_a_wrong_url_is_exit_2() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_written_is_named_before_anything_is_sent() {
+    let server = Server::start("200 OK");
+    let called = call(&["load", &server.url, "-n", "50", "--out", "/proc/nowhere"]);
+    assert_eq!(called.code, Some(4), "{}", called.stderr);
+    assert!(called.stderr.contains("--out") && called.stderr.contains("/proc/nowhere"), "{}", called.stderr);
+    assert_eq!((server.requests.load(Relaxed), called.stdout.as_str()), (0, ""));
+}
+
+#[test]
 fn an_open_loop_sends_what_was_asked_for() {
     let server = Server::start("200 OK");
     let called = call(&["load", &server.url, "-r", "200", "-d", "1s", "-c", "4", "--output-format", "json"]);
