@@ -240,17 +240,20 @@ fn serve(args: ServeArgs) -> ExitCode {
 
 fn run_verb(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(folder) = &args.resume {
-        if let Some(flag) = changes_the_plan(&args.common) {
-            return Err(input(format!("{flag} cannot be changed when a run is resumed; start a new run with it")));
+        let archive = Archive::open(folder)?;
+        let is_postgres = archive.experiment()?.backends.get("database").is_some_and(|backend| backend == "postgres");
+        if let Some(flag) = changes_the_plan(&args.common, is_postgres) {
+            let why = "has no place beside --resume: the run goes on as it was planned";
+            return Err(input(format!("{flag} {why}; start a new run with it")));
         }
         let given = args.experiment.as_deref().map(find_experiment).transpose()?;
-        return run::resume(&Archive::open(folder)?, given.as_ref(), &options(&args.common));
+        return run::resume(&archive, given.as_ref(), &options(&args.common));
     }
     start(find_experiment(args.experiment.as_deref().unwrap_or_default())?, &args.common)
 }
 
 /// A flag that would make a resumed run another one.
-fn changes_the_plan(common: &Common) -> Option<&'static str> {
+fn changes_the_plan(common: &Common, is_postgres: bool) -> Option<&'static str> {
     let given = [
         ("--deployment", common.deployment.is_some()),
         ("--trials", common.trials.is_some()),
@@ -261,6 +264,9 @@ fn changes_the_plan(common: &Common) -> Option<&'static str> {
         ("--load-workers", common.load_workers.is_some()),
         ("--base-url", common.base_url.is_some()),
         ("--slo", !common.slo.is_empty()),
+        // The server's URL is a secret, which the archive does not hold.
+        ("--database", common.database.as_deref().is_some_and(|database| !(is_postgres && is_url(database)))),
+        ("--print-experiment", common.print_experiment),
     ];
     given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
 }
