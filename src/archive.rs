@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{input, surroundings};
 use crate::experiment::{Experiment, Trial, file};
+use crate::load::Scenario;
 use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
@@ -57,7 +58,7 @@ impl Archive {
         };
         let archive = Self { folder };
         fs::create_dir(archive.folder.join("trials")).map_err(|error| refused(&archive.folder, error))?;
-        archive.write("experiment.toml", experiment.to_toml().as_bytes())?;
+        archive.write_experiment(experiment)?;
         archive.write("results.jsonl", b"")?;
         archive.point_latest(root);
         Ok(archive)
@@ -120,6 +121,16 @@ impl Archive {
     /// When the disk refuses, as surroundings.
     pub fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         write_whole(&self.folder.join(name), bytes)
+    }
+
+    /// Writes the resolved experiment, without the secrets of its steps.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_experiment(&self, experiment: &Experiment) -> anyhow::Result<()> {
+        let scenario = experiment.scenario.as_ref().map(Scenario::without_secrets);
+        let kept = Experiment { scenario, ..experiment.clone() };
+        self.write("experiment.toml", kept.to_toml().as_bytes())
     }
 
     /// Writes the machine and the conditions of the run.

@@ -135,6 +135,9 @@ pub struct SecondSummary {
     pub measured: bool,
     /// Operations intended in it, however they ended.
     pub offered: u64,
+    /// Those that were answered, whatever the answer, as throughput counts them.
+    #[serde(default)]
+    pub answered: u64,
     /// Good ones.
     pub ok: u64,
     /// Refused or broken ones.

@@ -8,8 +8,10 @@ use crate::deploy::in_process::InProcess;
 use crate::deploy::processes::Processes;
 use crate::deploy::trial::{self, Ended, Site};
 use crate::deploy::{Deployment, pinning};
+use crate::error::input;
 use crate::experiment::{DeploymentKind, Experiment, Levels, Trial};
 use crate::interrupt::Interrupt;
+use crate::load::Scenario;
 use crate::measure::{self, StudySummary, TrialSummary};
 use crate::progress::Progress;
 use crate::report::{self, ReportInput};
@@ -37,23 +39,45 @@ pub struct Options {
 /// Wrong input, or surroundings that refuse something before or between trials.
 pub fn run(experiment: &Experiment, options: &Options) -> anyhow::Result<u8> {
     check_cpus(experiment)?;
+    check_whole(experiment, "write it into the file, which is one that an archive keeps")?;
     let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
     go_on(experiment, &archive, options)
 }
 
-/// Goes on with an archive that was interrupted.
+/// Goes on with an archive that was interrupted. Secrets that it has left out are taken from the experiment that it was
+/// started with, where that is `given` again.
 ///
 /// # Errors
-/// As [`run`].
-pub fn resume(archive: &Archive, options: &Options) -> anyhow::Result<u8> {
-    go_on(&archive.experiment()?, archive, options)
+/// As [`run`]; and when a secret is missing, or `given` is another experiment, as input.
+pub fn resume(archive: &Archive, given: Option<&Experiment>, options: &Options) -> anyhow::Result<u8> {
+    let mut experiment = archive.experiment()?;
+    if let Some(given) = given {
+        if given.scenario.as_ref().map(Scenario::without_secrets) != experiment.scenario {
+            let folder = archive.folder().display();
+            return Err(input(format!(
+                "the steps of {} are not those of {folder}; give the file of that run",
+                given.name
+            )));
+        }
+        experiment.scenario.clone_from(&given.scenario);
+    }
+    check_whole(&experiment, "give the file that the run was started with as well: scalelab run FILE --resume DIR")?;
+    go_on(&experiment, archive, options)
+}
+
+/// Whether everything that is to be sent is known.
+fn check_whole(experiment: &Experiment, way_out: &str) -> anyhow::Result<()> {
+    match experiment.scenario.as_ref().and_then(Scenario::left_out) {
+        Some(what) => Err(input(format!("{what}, which an archive keeps in place of a secret; {way_out}"))),
+        None => Ok(()),
+    }
 }
 
 fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyhow::Result<u8> {
     let _lock = archive.lock()?;
     kit::host::raise_open_files();
     let interrupt = Interrupt::listen("stopping; what is measured is kept")?;
-    let system = systems::find(&experiment.system).ok_or_else(|| crate::error::input("unknown system"))?;
+    let system = systems::find(&experiment.system).ok_or_else(|| input("unknown system"))?;
     let budget = budget(experiment);
     let mut results = archive.results()?;
     let mut planned = schedule::initial(experiment, &archive.plan()?);
@@ -172,7 +196,7 @@ impl SetUp {
 fn check_cpus(experiment: &Experiment) -> anyhow::Result<()> {
     let allowed = pinning::allowed();
     for (role, limits) in &experiment.roles {
-        let cpus = limits.cpus.as_deref().map(crate::units::parse_cpus).transpose().map_err(crate::error::input)?;
+        let cpus = limits.cpus.as_deref().map(crate::units::parse_cpus).transpose().map_err(input)?;
         if let Some(cpu) = cpus.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
             let there = pinning::show(&allowed);
             let message =

@@ -255,7 +255,8 @@ fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
 }
 
 /// Decides all objectives of one level of a search together: fail when one fails, unknown when one is. Whether users or
-/// the system set the rate plays no part, because the objectives are asked at this level, not of the system's limit.
+/// the system set the rate plays no part, because the objectives are asked at this level, not of the system's limit. A
+/// level that passed is no evidence of a capacity where a guard touches that; one that failed is one all the same.
 pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
     let mut plain = cell.clone();
     plain.guards.retain(|guard| guard.id != "client-bound");
@@ -267,7 +268,11 @@ pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
             Decision::Pass => {}
         }
     }
-    whole
+    let doubt = plain.guards.iter().find(|guard| guard.touches.iter().any(|touched| touched == "capacity"));
+    match (whole, doubt) {
+        (Decision::Pass, Some(guard)) => Decision::Unknown(format!("{}: {}", guard.id, guard.what)),
+        (whole, _) => whole,
+    }
 }
 
 fn shown(key: &str, low: f64, high: f64) -> String {
@@ -506,6 +511,23 @@ mod tests {
             (word("p95 <= 100ms"), word("p95 <= 10ms"), word("p50 <= 100ms")),
             (Word::Unknown, Word::Fail, Word::Pass)
         );
+    }
+
+    #[test]
+    fn a_level_that_the_generator_limited_does_not_pass_a_search_and_fails_all_the_same() {
+        use crate::measure::samples::{Made, trial};
+        let level = |id: &str, touched: &str, text: &str| {
+            let mut run = trial(&Made::default());
+            let touches = vec!["latency".to_owned(), touched.to_owned()];
+            let (at, what, advice) = (String::new(), "seen".to_owned(), String::new());
+            run.guards.push(Guard { id: id.to_owned(), touches, at, what, advice });
+            decide_level(&[parse(text).unwrap()], &study::cell(&[&run], 0.0, ""))
+        };
+        let doubted = Decision::Unknown("generator-limited: seen".to_owned());
+        assert_eq!(level("generator-limited", "capacity", "errors <= 1%"), doubted);
+        assert_eq!(level("generator-limited", "capacity", "goodput >= 9999/s"), Decision::Fail);
+        assert_eq!(level("client-bound", "capacity", "errors <= 1%"), Decision::Pass);
+        assert_eq!(level("not-steady", "throughput", "errors <= 1%"), Decision::Pass);
     }
 
     #[test]

@@ -200,9 +200,7 @@ fn refusals_hide_latency(summary: &TrialSummary) -> Option<Guard> {
 fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
     let measured = || summary.seconds.iter().filter(|second| second.measured);
     let why = match record.load {
-        LoadPlan::Closed { .. } => {
-            steady::unsteady(&measured().map(|s| (s.ok + s.failed + s.wrong) as f64).collect::<Vec<_>>())
-        }
+        LoadPlan::Closed { .. } => steady::unsteady(&measured().map(|s| s.answered as f64).collect::<Vec<_>>()),
         LoadPlan::Open { .. } => steady::falls_behind(&measured().filter_map(|s| s.latency.avg).collect::<Vec<_>>()),
     }?;
     let advice =

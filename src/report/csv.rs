@@ -46,7 +46,7 @@ pub fn stats_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> Str
 }
 
 fn stats_row(method: &str, name: &str, record: &OpsRecord, duration_s: f64) -> String {
-    let times = all_times(record);
+    let times = record.all_times();
     let mut fields = vec![field(method), field(name), record.count().to_string(), failures(record).to_string()];
     fields.extend(totals(&times, record));
     fields.push(rate(record.count(), duration_s));
@@ -60,10 +60,10 @@ pub fn history_row(unix_s: u64, users: u32, second: &OpsRecord, running: &OpsRec
     let mut fields = vec![unix_s.to_string(), users.to_string(), String::new(), "Aggregated".to_owned()];
     fields.push(rate(second.count(), 1.0));
     fields.push(rate(failures(second), 1.0));
-    fields.extend(percentiles(&all_times(second)));
+    fields.extend(percentiles(&second.all_times()));
     fields.push(running.count().to_string());
     fields.push(failures(running).to_string());
-    fields.extend(totals(&all_times(running), running));
+    fields.extend(totals(&running.all_times(), running));
     line(&fields)
 }
 
@@ -122,14 +122,6 @@ fn figure_row(figure: &Figure, panel: &Panel, curve: &FigureCurve, point: &Point
 
 fn failures(record: &OpsRecord) -> u64 {
     record.count() - record.ok
-}
-
-fn all_times(record: &OpsRecord) -> Latencies {
-    let mut times = record.total.clone();
-    if let Some(failed) = &record.failed_total {
-        times.add(failed);
-    }
-    times
 }
 
 /// Median, mean, smallest and largest time, and mean size; zeros while there is nothing, as Locust has it.

@@ -111,6 +111,23 @@ fn guards_are_told_once_a_kind_with_their_advice_and_mark_their_points() {
 }
 
 #[test]
+fn an_objective_is_drawn_where_the_verdict_decides() {
+    let mut fixture = fixture::comparison();
+    let written = ["errors <= 0.01", "latency p95 <= 0.3s", "total p50 <= 90ms", "goodput >= 500/s"];
+    fixture.experiment.slo = written.map(|text| crate::verdict::Slo::try_from(text.to_owned()).unwrap()).to_vec();
+    let figures = figures(&fixture.input());
+    let drawn = |id: &str, panel: usize| {
+        let figure = figures.iter().find(|figure| figure.id == id).expect("is there");
+        let lines = figure.panels[panel].lines.iter().filter(|line| line.label.starts_with("objective: "));
+        lines.map(|line| line.at).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn("error_rate_vs_concurrency", 0), [1.0]);
+    assert_eq!(drawn("latency_p95_vs_concurrency", 0), [300.0]);
+    assert_eq!(drawn("latency_p50_vs_concurrency", 0), [90.0]);
+    assert_eq!((drawn("crossover_analysis", 0), drawn("crossover_analysis", 1)), (vec![300.0], vec![500.0]));
+}
+
+#[test]
 fn a_thin_percentile_is_hollow_with_its_count() {
     let figures = figures(&fixture::comparison().input());
     let p99 = figures.iter().find(|figure| figure.id == "latency_p99_vs_concurrency").expect("is there");
@@ -149,6 +166,16 @@ fn a_study_of_one_cell_is_drawn_over_time() {
     let ids: Vec<String> = figures(&fixture::single().input()).into_iter().map(|figure| figure.id).collect();
     assert!(ids.contains(&"latency_over_time".to_owned()) && ids.contains(&"throughput_over_time".to_owned()));
     assert!(!ids.contains(&"crossover_analysis".to_owned()));
+}
+
+#[test]
+fn throughput_over_time_is_what_was_answered_whatever_the_answer() {
+    let mut fixture = fixture::single();
+    let second = &mut fixture.trials[0].seconds[5];
+    (second.ok, second.failed, second.wrong, second.answered) = (40, 30, 5, 75);
+    let figures = figures(&fixture.input());
+    let figure = figures.iter().find(|figure| figure.id == "throughput_over_time").expect("is there");
+    assert_eq!(figure.panels[0].curves[0].points[5].y, Some(75.0));
 }
 
 #[test]
