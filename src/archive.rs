@@ -17,6 +17,8 @@ use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
 
+pub mod follow;
+
 /// An archive on disk.
 #[derive(Clone, Debug)]
 pub struct Archive {
