@@ -272,14 +272,26 @@ fn of_stream(shared: &Shared, wanted: &str, answer: impl FnOnce(&Stream) -> Resp
     let mut follower = shared.lock();
     let trial = follower.look().and_then(|run| run.begun.iter().find(|trial| id(run, trial) == wanted).cloned());
     let Some(trial) = trial else { return no_application(wanted) };
+    catch_up(&mut follower, Some(&trial));
     match follower.look_at(Some(&trial)) {
         Some((_, Some(Followed { stream: Some(stream), .. }))) => answer(stream),
         _ => not_found(&format!("no stream in {wanted}")),
     }
 }
 
+/// A program asks once and takes the answer for whole, so what a look leaves of a large archive is read at once.
+fn catch_up(follower: &mut Follower, trial: Option<&str>) {
+    const LOOKS: usize = 50;
+    for _ in 0..LOOKS {
+        if follower.look_at(trial).is_none_or(|(_, trial)| trial.is_none_or(|trial| trial.left == 0)) {
+            break;
+        }
+    }
+}
+
 async fn metrics(State(shared): State<Shared>) -> Response {
     let mut follower = shared.lock();
+    catch_up(&mut follower, None);
     let (run, trial) = follower.look_at(None).unzip();
     let text = openmetrics::metrics(run, trial.flatten());
     ([(header::CONTENT_TYPE, openmetrics::CONTENT_TYPE)], text).into_response()
@@ -295,4 +307,22 @@ fn not_found(what: &str) -> Response {
 
 fn told(status: StatusCode, what: &str) -> Response {
     (status, Json(serde_json::json!({ "error": what }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_port_on_loopback_unless_told_otherwise() {
+        let parsed = |text: &str| parse_address(text).map(|addr| addr.map(|addr| addr.to_string()));
+        assert_eq!(parsed("4040"), Ok(Some("127.0.0.1:4040".to_owned())));
+        assert_eq!(parsed("0"), Ok(Some("127.0.0.1:0".to_owned())));
+        assert_eq!(parsed("0.0.0.0:80"), Ok(Some("0.0.0.0:80".to_owned())));
+        assert_eq!(parsed("[::1]:4040"), Ok(Some("[::1]:4040".to_owned())));
+        assert_eq!(parsed("off"), Ok(None));
+        for wrong in ["", "on", "70000", "localhost:x"] {
+            assert!(parsed(wrong).unwrap_err().contains("off"), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! An archive as it grows: what was added since the last look, and never half a line.
 //!
-//! The one rule: everything read here is a cache that can be rebuilt. A file that was cut or replaced is read anew.
+//! The one rule: everything read here is a cache that can be rebuilt. A file that was cut, or replaced by one that
+//! begins differently, is read anew.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -114,7 +115,6 @@ impl Whole {
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,
-    inode: u64,
     /// Everything before was given.
     offset: u64,
     /// The bytes before `offset`, at most [`Tail::MARK`]: where they differ, the file is another one.
@@ -135,10 +135,10 @@ pub struct Added {
 }
 
 impl Tail {
-    const MARK: usize = 64;
+    const MARK: usize = 256;
 
     fn new(path: PathBuf) -> Self {
-        Self { path, inode: 0, offset: 0, mark: Vec::new(), is_skipping: false }
+        Self { path, offset: 0, mark: Vec::new(), is_skipping: false }
     }
 
     /// Whole lines that were added since the last look, in at most `budget` bytes. A file that cannot be read is as
@@ -155,7 +155,6 @@ impl Tail {
             added.anew = self.offset > 0;
             *self = Self::new(std::mem::take(&mut self.path));
         }
-        self.inode = meta.ino();
         let mut bytes = Vec::new();
         let read = file.seek(SeekFrom::Start(self.offset)).and_then(|_| file.take(budget).read_to_end(&mut bytes));
         if read.is_ok() {
@@ -168,9 +167,10 @@ impl Tail {
         added
     }
 
-    /// Whether the file still begins with what was read of it.
+    /// Whether the file still begins with what was read of it, whichever file it is: results are written whole, with
+    /// one more line each time.
     fn continues(&self, meta: &fs::Metadata, file: &mut File) -> bool {
-        if meta.ino() != self.inode || meta.len() < self.offset {
+        if meta.len() < self.offset {
             return false;
         }
         let mut mark = vec![0; self.mark.len()];
@@ -247,9 +247,12 @@ mod tests {
         fs::write(&path, "longer than before\n").unwrap();
         assert_eq!(look(&mut tail, ALL), (true, "longer than before\n".to_owned()), "written over");
         let beside = path.with_extension("beside");
-        fs::write(&beside, "longer than before\nand more\n").unwrap();
+        fs::write(&beside, "quite another one\nand more\n").unwrap();
         fs::rename(&beside, &path).unwrap();
-        assert_eq!(look(&mut tail, ALL), (true, "longer than before\nand more\n".to_owned()), "replaced");
+        assert_eq!(look(&mut tail, ALL), (true, "quite another one\nand more\n".to_owned()), "replaced");
+        fs::write(&beside, "quite another one\nand more\nand yet more\n").unwrap();
+        fs::rename(&beside, &path).unwrap();
+        assert_eq!(look(&mut tail, ALL), (false, "and yet more\n".to_owned()), "replaced by one that goes on");
         fs::remove_file(&path).unwrap();
         assert_eq!(look(&mut tail, ALL), (true, String::new()), "gone");
         assert_eq!(look(&mut tail, ALL), (false, String::new()));

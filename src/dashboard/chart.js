@@ -78,7 +78,7 @@ class Chart {
     const head = element("div", { class: "head" }, bare ? this.legend : this.title, this.button);
     this.figure = histogram ? element("figure", {}, this.svg) : bare ? element("figure", {}, head, this.svg, this.table)
       : element("figure", {}, head, this.legend, this.svg, this.caption, this.table);
-    this.drawn = 0;
+    this.moved = 0;
     this.last = "";
     if (!histogram) this.listen();
   }
@@ -142,6 +142,8 @@ class Chart {
     const key = JSON.stringify([data.lines, data.x, data.top, data.references, data.marks, data.from, data.bins]);
     if (key !== this.last) {
       this.last = key;
+      this.moved += 1;
+      this.svg.dataset.moved = this.moved;
       this.draw();
       this.tabulate();
     }
@@ -155,6 +157,7 @@ class Chart {
     const tick = step(top, 4);
     const ticks = Array.from({ length: Math.floor(top / tick + 1e-9) + 1 }, (_, place) => place * tick);
     const labels = ticks.map((value) => digits(Number(value.toPrecision(6))));
+    if (this.data.unit?.length <= 3) labels[labels.length - 1] += ` ${this.data.unit}`;
     this.left = this.histogram ? 2 : Math.max(44, 10 + 6.5 * Math.max(...labels.map((label) => label.length)));
     this.right = this.histogram ? 22 : 6;
     const [above, below] = [this.data.marks?.length ? 18 : 8, 18];
@@ -170,8 +173,6 @@ class Chart {
     });
     if (this.histogram) this.bars(parts, top, width); else this.curves(parts, width);
     this.svg.replaceChildren(...parts);
-    this.drawn += 1;
-    this.svg.dataset.drawn = this.drawn;
     this.needle = null;
   }
 

@@ -347,7 +347,7 @@ impl Followed {
         if history.anew {
             self.history = History::default();
         }
-        let start_s = self.stream.as_ref().and_then(|stream| start_s(stream));
+        let start_s = self.stream.as_ref().and_then(start_s);
         history.lines.lines().for_each(|line| self.history.take(line, start_s));
         let recovery = self.recovery_file.changed();
         if let Some(text) = &recovery {

@@ -127,7 +127,7 @@ function stream() {
     const limit = isRate ? Math.ceil(largest("rate")) : near || own === 0 ? interval * 1.1 : own * 1.05;
     const [scale, unit] = isRate ? [1, "records/s"] : limit < 1e3 ? [1, "ms"] : limit < 120e3 ? [1e-3, "s"] : [1 / 60e3, "min"];
     const values = columns[row.key].map((value) => value === null ? null : value * scale);
-    const say = isRate ? (value) => withUnit(value, "records/s") : (value) => value === null ? "–" : spoken(value / scale);
+    const say = isRate ? (value) => withUnit(value, "/s") : (value) => value === null ? "–" : spoken(value / scale);
     const references = isProcessing ? [{ at: interval * scale, label: `stable below the interval, ${spoken(interval)}` }] : [];
     const data = { title: row.title, unit, show: say, x, top: limit * scale, references, marks, dots: true };
     row.line.set({ ...data, lines: [{ label: "latest", t: times, v: values, color: 0 }] });
@@ -284,7 +284,10 @@ function askAgain() {
 
 $("trial").addEventListener("change", () => { page.chosen = $("trial").value; askAgain(); });
 $("shared").addEventListener("change", () => { if (page.state) stream(); });
-new ResizeObserver(() => {
+let width = 0;
+new ResizeObserver(([main]) => {
+  if (main.contentRect.width === width) return;
+  width = main.contentRect.width;
   (page.rows ?? []).forEach((row) => { row.line.draw(); row.bars.draw(); row.line.point(); });
   page.charts.forEach((chart) => { chart.draw(); chart.point(); });
 }).observe(document.querySelector("main"));
