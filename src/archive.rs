@@ -20,6 +20,8 @@ use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
 
+pub mod follow;
+
 /// What the engine of a stream tells during a trial.
 const JOURNAL: &str = "batches.jsonl";
 
