@@ -205,8 +205,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         say(&broken.iter().map(|(line, what)| format!("{shown}:{line}: {what}\n")).collect::<String>());
         return Ok(1);
     }
-    let place = if args.live { "processes" } else { "simulated" };
-    experiment.deployment = place.parse::<DeploymentKind>().map_err(input)?;
+    experiment.deployment = if args.live { DeploymentKind::Processes } else { DeploymentKind::Simulated };
     experiment.check().map_err(|problem| input(format!("{shown}: {problem}")))?;
     run_and_judge(exercise, &experiment, args)
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{Common, Ui, say};
 use crate::deploy::pinning;
 use crate::error::{input, surroundings};
-use crate::experiment::{Experiment, LoadPlan, Problem};
+use crate::experiment::{DeploymentKind, Experiment, LoadPlan, Problem};
 use crate::interrupt::Interrupt;
 use crate::load::Stage;
 use crate::load::schedule::parse_stages;
@@ -165,7 +165,7 @@ fn phase(name: &str, args: &PhaseArgs) -> anyhow::Result<u8> {
     experiment.check().map_err(|problem| input(in_flags(&problem)))?;
     let mut common = args.common.clone();
     experiment.deployment = common.deployment.unwrap_or(experiment.deployment);
-    let is_live = experiment.deployment.to_string() != "simulated";
+    let is_live = experiment.deployment != DeploymentKind::Simulated;
     if is_live {
         common.ui = common.ui.or(Some(Ui::default()));
         if let Some(warning) = burn_warning(&experiment.settings, pinning::allowed().len()) {

@@ -167,9 +167,12 @@ pub fn describe(figures: &Figures, shape: &Shape) -> String {
     let _ = match figures.processing_ms {
         Some(ms) => writeln!(
             text,
-            "  processing time   {} a batch, interval {interval}; above it in {} batches in a row",
+            "  processing time   {} a batch, interval {interval}; {}",
             time(ms),
-            figures.above_in_a_row
+            match figures.above_in_a_row {
+                0 => "never above it".to_owned(),
+                count => format!("above it in {} in a row", batches(count)),
+            }
         ),
         None => writeln!(text, "  processing time   no batch has ended; interval {interval}"),
     };
@@ -190,8 +193,8 @@ pub fn describe(figures: &Figures, shape: &Shape) -> String {
     );
     let _ = writeln!(
         text,
-        "  slots             {} cores - {} = {}; {}: {waves}",
-        shape.cores,
+        "  slots             {} - {} = {}; {}: {waves}",
+        counted(shape.cores, "core"),
         counted(shape.receivers, "receiver"),
         counted(shape.slots(), "slot"),
         counted(shape.partitions, "task"),
@@ -279,9 +282,13 @@ fn too_slow(shape: &Shape, waves: u32, processing_ms: f64) -> String {
             time(shape.task_ms())
         )
     } else {
+        let idle = match slots - tasks {
+            0 => String::new(),
+            idle => format!(", of which {idle} idle"),
+        };
         format!(
-            "All tasks run at once, {tasks} on {}, so more slots alone change nothing. The batch lasts as long as one task: \
-             {:.0} lines of {} each. Which of the two can be made smaller, and what would it need?",
+            "All tasks run at once, {tasks} on {}{idle}, so more slots alone change nothing. The batch lasts as long as \
+             one task: {:.0} lines of {} each. Which of the two can be made smaller, and what would it need?",
             counted(slots, "slot"),
             shape.lines / f64::from(tasks.max(1)),
             time(shape.cost_ms)
@@ -302,13 +309,17 @@ fn batches(count: usize) -> String {
     }
 }
 
-/// Three digits, in the unit that reads best.
+/// In the unit that reads best, with digits enough to tell a processing time from the interval it is near to.
 fn time(ms: f64) -> String {
-    if ms.abs() >= 1000.0 { format!("{} s", three(ms / 1000.0)) } else { format!("{} ms", three(ms)) }
+    match ms.abs() {
+        0.0..1000.0 => format!("{} ms", three(ms)),
+        1000.0..10_000.0 => format!("{} s", (ms.round() / 1000.0)),
+        _ => format!("{} s", three(ms / 1000.0)),
+    }
 }
 
 fn signed(ms: f64) -> String {
-    format!("{}{}", if ms < 0.0 { "-" } else { "+" }, time(ms.abs()))
+    format!("{}{}", if ms > 0.0 { "+" } else { "" }, time(ms))
 }
 
 #[cfg(test)]
@@ -401,7 +412,7 @@ mod tests {
         let gentle = Shape { cost_ms: 5.0, ..OVERLOADED };
         for (goal, shape, took_ms, expected) in [
             (Goal::CatchUp, OVERLOADED, 2530.0, "they take 2 waves, and in the last one 1 slot is at work and 2 idle"),
-            (Goal::CatchUp, one_wave, 2100.0, "All tasks run at once, 4 on 7 slots"),
+            (Goal::CatchUp, one_wave, 2100.0, "All tasks run at once, 4 on 7 slots, of which 3 idle"),
             (Goal::CatchUp, many_tasks, 2200.0, "the rest is what the engine takes for each job and each task"),
             (Goal::CatchUp, no_slot, 2530.0, "Of 1 core none is left"),
             (Goal::CatchUp, gentle, 1990.0, "every batch has time to spare"),
@@ -432,7 +443,7 @@ mod tests {
             "  processing time   2.53 s a batch, interval 2 s; above it in 23 batches in a row\n  \
                scheduling delay  0 ms at first, 11.7 s at last: +530 ms with each batch\n  \
                queue             6 batches at the end\n  \
-               slots             4 cores - 1 receiver = 3 slots; 4 tasks: 2 waves of 1.07 s\n"
+               slots             4 cores - 1 receiver = 3 slots; 4 tasks: 2 waves of 1.073 s\n"
         );
     }
 }

@@ -181,7 +181,14 @@ fn merged(experiment: &Experiment, levels: &Levels) -> Value {
 }
 
 fn settings(experiment: &Experiment, levels: &Levels) -> Result<socket_stream::Settings, Problem> {
-    let settings: socket_stream::Settings = serde_json::from_value(merged(experiment, levels))
+    let merged = merged(experiment, levels);
+    // One by one first, so that the place of a value that cannot be read is known.
+    for (key, value) in merged.as_object().into_iter().flatten() {
+        serde_json::from_value::<socket_stream::Settings>(json!({ key: value })).map_err(|error| {
+            Problem::new(format!("settings.{key}"), format!("{key}, a setting of socket-stream: {error}"))
+        })?;
+    }
+    let settings: socket_stream::Settings = serde_json::from_value(merged)
         .map_err(|error| Problem::new("settings", format!("settings of socket-stream: {error}")))?;
     settings.check().map_err(|(key, message)| Problem::new(format!("settings.{key}"), message))?;
     Ok(settings)
