@@ -106,10 +106,12 @@ pub fn shapes(figure: &Figure, measure: Measure) -> Vec<Shape> {
     let columns = figure.columns();
     let rows = figure.panels.len().div_ceil(columns).max(1);
     let width = (WIDTH - 2.0 * MARGIN - gap * (columns as f64 - 1.0)) / columns as f64;
-    let height = (bottom - top) / rows as f64;
+    // The name of an axis stands at the lower edge of its panel, the title of the next one at the upper edge.
+    let between = 20.0;
+    let height = (bottom - top - between * (rows as f64 - 1.0)) / rows as f64;
     for (place, panel) in figure.panels.iter().enumerate() {
         let left = MARGIN + (place % columns) as f64 * (width + gap);
-        let top = top + (place / columns) as f64 * height;
+        let top = top + (place / columns) as f64 * (height + between);
         page.panel(panel, Rect { left, top, right: left + width, bottom: top + height }, direct);
     }
     page.shapes
@@ -214,7 +216,7 @@ impl Page<'_> {
         self.bands(panel, &frame);
         self.y_axis(&frame, &y_ticks, &y_labels);
         self.x_axis(&panel.x, &frame, &ticks(&panel.x, x_range(panel)));
-        panel.lines.iter().for_each(|line| self.line(line, &frame));
+        panel.lines.iter().for_each(|line| self.line(line, &frame, panel));
         for (place, curve) in panel.curves.iter().enumerate() {
             self.curve(curve, &frame.beside(place, panel.curves.len(), curve.style));
         }
@@ -290,7 +292,7 @@ impl Page<'_> {
         self.shapes.push(Shape::Area { points, ink, alpha });
     }
 
-    fn line(&mut self, line: &Line, frame: &Frame) {
+    fn line(&mut self, line: &Line, frame: &Frame, panel: &Panel) {
         let plot = frame.plot;
         let ink = line.color.map_or(Ink::Ink, Ink::Curve);
         match line.along {
@@ -307,9 +309,19 @@ impl Page<'_> {
             Along::Y => {
                 let y = frame.y.within(line.at);
                 self.dashed((plot.left, y), (plot.right, y), ink);
-                // Above the line, but below it where the axis ends: the axis' own title is there.
+                // Above the line, but below it where the axis ends: the axis' own title is there. At its left end, unless
+                // data is there and none at the right.
                 let row = if y - 34.0 < plot.top { y + 18.0 } else { y - 16.0 };
-                self.text((plot.left + 12.0, row), &line.label, SMALL, Anchor::Start, ink);
+                let width = (self.measure)(SMALL, false, &line.label);
+                let covers = |left: f64| {
+                    let near = |(x, y): (f64, f64)| {
+                        (left - MARKER..=left + width + MARKER).contains(&x) && (y - row).abs() < 13.0 + MARKER
+                    };
+                    points(panel).filter_map(|point| frame.point(point)).any(near)
+                };
+                let (left, right) = (plot.left + 12.0, plot.right - 12.0 - width);
+                let at = if covers(left) && !covers(right) { right } else { left };
+                self.text((at, row), &line.label, SMALL, Anchor::Start, ink);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::experiment::{Level, Levels};
 use crate::measure::stream::{self, processing_ms, scheduling_delay_ms, span, total_delay_ms};
 use crate::measure::{CellStream, CellSummary, StreamState, TrialSummary};
 use crate::report::ReportInput;
-use crate::report::figure::{Along, Axis, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
+use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
 use crate::report::figures::{
     CPU, MEMORY, Metric, SIMULATED, against, finish, has_x, is_simulated, panel, window, x_axis,
 };
@@ -140,6 +140,8 @@ fn add_interval(input: &ReportInput, panel: &mut Panel) {
             points: cells.into_iter().map(point).collect(),
             style: Style::Plain,
         });
+        // By factors the straight line would be bent.
+        panel.x.scale = Scale::Linear;
     }
 }
 
@@ -166,12 +168,16 @@ fn over_time(input: &ReportInput) -> Option<Figure> {
     let (ms, unit) = if longest.max(interval_ms) >= 1_000.0 { (1e3, "s") } else { (1.0, "ms") };
     let scaled = |of: fn(&Batch) -> Option<f64>| move |batch: &Batch| of(batch).map(|value| value / ms);
     let rate = |batch: &Batch| (interval_ms > 0.0).then(|| 1e3 * batch.records as f64 / interval_ms);
+    // Where everything was measured, there is nothing to set apart.
+    let times = || trials.iter().flat_map(|(_, told)| &told.batches).map(|batch| batch.time_ms / 1e3);
+    let bands: Vec<Band> =
+        window(first).into_iter().filter(|band| times().any(|at| at < band.from || at >= band.to)).collect();
     let panel = |label: &str, unit: &str, lines: Vec<Line>, of: &dyn Fn(&Batch) -> Option<f64>, absent: &str| Panel {
         x: Axis::linear("Batch time, since the start of the schedule", "s"),
         y: Axis::linear(label, unit),
         curves: trials.iter().map(|(trial, told)| curve(trial, told, trials.len(), of, absent)).collect(),
         lines,
-        bands: window(first).into_iter().collect(),
+        bands: bands.clone(),
         words: None,
     };
     let panels = vec![
@@ -231,7 +237,7 @@ fn curve(
     });
     let invalid = if trial.valid { "" } else { " (invalid)" };
     let label = if trials == 1 { format!("batches{invalid}") } else { format!("trial {}{invalid}", trial.index) };
-    let style = if told.batches.len() <= 60 && trials == 1 { Style::Marked } else { Style::Plain };
+    let style = if told.batches.len() <= 24 && trials == 1 { Style::Marked } else { Style::Plain };
     FigureCurve { label, color: trial.index, points: points.collect(), style }
 }
 
