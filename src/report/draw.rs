@@ -317,7 +317,7 @@ impl Page<'_> {
                     let near = |(x, y): (f64, f64)| {
                         (left - MARKER..=left + width + MARKER).contains(&x) && (y - row).abs() < 13.0 + MARKER
                     };
-                    points(panel).filter_map(|point| frame.point(point)).any(near)
+                    panel.curves.iter().any(|curve| along(curve, frame).any(near))
                 };
                 let (left, right) = (plot.left + 12.0, plot.right - 12.0 - width);
                 let at = if covers(left) && !covers(right) { right } else { left };
@@ -468,6 +468,19 @@ impl Page<'_> {
         }
         lines.into_iter().map(|line| self.fit(&line, size, width)).collect()
     }
+}
+
+/// Places along a curve, near enough to each other to tell whether something is on it.
+fn along(curve: &FigureCurve, frame: &Frame) -> impl Iterator<Item = (f64, f64)> {
+    const STEPS: u32 = 8;
+    let places: Vec<(f64, f64)> = curve.points.iter().filter_map(|point| frame.point(point)).collect();
+    let next: Vec<(f64, f64)> = places.iter().skip(1).chain(places.last()).copied().collect();
+    places.into_iter().zip(next).flat_map(|((x, y), (to_x, to_y))| {
+        (0..STEPS).map(move |step| {
+            let share = f64::from(step) / f64::from(STEPS);
+            (x + (to_x - x) * share, y + (to_y - y) * share)
+        })
+    })
 }
 
 /// The left end of a text.

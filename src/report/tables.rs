@@ -383,8 +383,10 @@ pub fn verdict(input: &ReportInput) -> (String, String) {
         })
     };
     let word = text("verdict").unwrap_or_else(|| "unknown".to_owned());
-    let reasons: Vec<String> =
-        [text("which"), text("why")].into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    let (which, why) = (text("which"), text("why"));
+    // A reason that names the objectives need not be led by them.
+    let which = which.filter(|which| !why.as_ref().is_some_and(|why| why.contains(which.as_str())));
+    let reasons: Vec<String> = [which, why].into_iter().flatten().filter(|part| !part.is_empty()).collect();
     (word, reasons.join(": "))
 }
 
