@@ -398,6 +398,25 @@ pub fn stream(processing_ms: f64, warm_up_ms: f64) -> Fixture {
     of_streams(stable_slo(stream_experiment(&[])), vec![trial], journals, "processes")
 }
 
+/// Three trials of a stream, cut in the middle of a batch, of which the first twenty seconds were not measured.
+pub fn warmed_up() -> Fixture {
+    let (mut trials, mut journals) = (Vec::new(), crate::report::Journals::new());
+    for (index, took) in [2_531.0, 2_400.0, 2_700.0].into_iter().enumerate() {
+        let made = MadeStream::of(took);
+        let mut trial = made.trial(index, &[]);
+        trial.seconds.iter_mut().for_each(|second| second.measured = second.second >= 20);
+        let ended = |entry: &kit::batch::Entry| match entry {
+            kit::batch::Entry::Batch(batch) => {
+                batch.started_ms.unwrap_or(0.0).max(batch.ended_ms.unwrap_or(0.0)) < 112e3
+            }
+            _ => true,
+        };
+        journals.insert(trial.name.clone(), made.journal().into_iter().filter(ended).collect());
+        trials.push(trial);
+    }
+    of_streams(stable_slo(stream_experiment(&[])), trials, journals, "processes")
+}
+
 /// Processing as the published job has it: 15 ms a record on the slots that receivers leave, and 0.384 s.
 fn published(rate: i64, cores: i64, interval_ms: f64, shake: f64) -> MadeStream {
     let records = rate as f64 * interval_ms / 1e3;

@@ -172,19 +172,24 @@ fn over_time(input: &ReportInput) -> Option<Figure> {
     let times = || trials.iter().flat_map(|(_, told)| &told.batches).map(|batch| batch.time_ms / 1e3);
     let bands: Vec<Band> =
         window(first).into_iter().filter(|band| times().any(|at| at < band.from || at >= band.to)).collect();
-    let panel = |label: &str, unit: &str, lines: Vec<Line>, of: &dyn Fn(&Batch) -> Option<f64>, absent: &str| Panel {
-        x: Axis::linear("Batch time, since the start of the schedule", "s"),
-        y: Axis::linear(label, unit),
-        curves: trials.iter().map(|(trial, told)| curve(trial, told, trials.len(), of, absent)).collect(),
-        lines,
-        bands: bands.clone(),
-        words: None,
+    let panel = |label: &str, unit: &str, lines: Vec<Line>, of: &dyn Fn(&Batch) -> Option<f64>, absent: &str| {
+        let curves: Vec<FigureCurve> =
+            trials.iter().map(|(trial, told)| curve(trial, told, trials.len(), of, absent)).collect();
+        let nothing = curves.iter().flat_map(|curve| &curve.points).all(|point| point.y.is_none());
+        Panel {
+            x: Axis::linear("Batch time, since the start of the schedule", "s"),
+            y: Axis::linear(label, unit),
+            curves,
+            lines,
+            bands: bands.clone(),
+            words: nothing.then(|| format!("no batch {absent}")),
+        }
     };
     let panels = vec![
-        panel("Input rate", "records/s", vec![], &rate, "no interval"),
-        panel("Scheduling delay", unit, vec![], &scaled(scheduling_delay_ms), "not started"),
-        panel("Processing time", unit, vec![interval_line(interval_ms, ms)], &scaled(processing_ms), "not ended"),
-        panel("Total delay", unit, vec![], &scaled(total_delay_ms), "not ended"),
+        panel("Input rate", "records/s", vec![], &rate, "was due"),
+        panel("Scheduling delay", unit, vec![], &scaled(scheduling_delay_ms), "started"),
+        panel("Processing time", unit, vec![interval_line(interval_ms, ms)], &scaled(processing_ms), "ended"),
+        panel("Total delay", unit, vec![], &scaled(total_delay_ms), "ended"),
     ];
     let title = "Batches over time";
     let mut notes: Vec<String> = is_simulated(input).then(|| SIMULATED.to_owned()).into_iter().collect();
@@ -223,6 +228,7 @@ impl Told {
     }
 }
 
+/// `absent` is what a batch without a value had not: `started`, `ended`.
 fn curve(
     trial: &TrialSummary,
     told: &Told,
@@ -232,7 +238,7 @@ fn curve(
 ) -> FigureCurve {
     let points = told.batches.iter().map(|batch| {
         let y = of(batch);
-        let null_reason = y.is_none().then(|| absent.to_owned());
+        let null_reason = y.is_none().then(|| format!("it had not {absent}"));
         Point { x: batch.time_ms / 1e3, y, n: 1, null_reason, ..Point::default() }
     });
     let invalid = if trial.valid { "" } else { " (invalid)" };
