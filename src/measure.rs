@@ -323,7 +323,7 @@ pub struct CellSummary {
 pub struct CellStream {
     /// Where all trials agree, what they say; else unknown.
     pub state: StreamState,
-    /// Why, as the first trial that says so has it.
+    /// Why: with the means over trials where they agree, else as the first trial that cannot tell has it.
     pub why: String,
     /// Trials that keep up.
     pub stable: usize,

@@ -334,10 +334,15 @@ pub struct Verdict {
 /// Judges a study: every objective at every cell, or, of a search, whether each curve has a level that meets them.
 /// `missing` planned trials have not been run; what they would have said is unknown, unless something failed already.
 pub fn judge(experiment: &Experiment, study: &StudySummary, missing: usize) -> Verdict {
+    let is_stream = study.is_stream();
     let cells: Vec<(String, &CellSummary)> = study
         .curves
         .iter()
-        .flat_map(|curve| curve.cells.iter().map(move |cell| (place(study.x.as_deref(), &curve.label, cell.x), cell)))
+        .flat_map(|curve| {
+            // The one curve of a stream needs no name.
+            let label = if is_stream && curve.label == "all" { "" } else { curve.label.as_str() };
+            curve.cells.iter().map(move |cell| (place(study.x.as_deref(), label, cell.x), cell))
+        })
         .collect();
     let decisions = match (&study.search, &experiment.search) {
         (Some(found), Some(search)) => {
@@ -368,7 +373,11 @@ pub fn exit_code(verdict: &Verdict, any_invalid: bool) -> u8 {
 }
 
 fn place(x: Option<&str>, label: &str, at: f64) -> String {
-    x.map_or_else(|| label.to_owned(), |x| format!("{label}, {x} {at}"))
+    match x {
+        Some(x) if label.is_empty() => format!("{x} {at}"),
+        Some(x) => format!("{label}, {x} {at}"),
+        None => label.to_owned(),
+    }
 }
 
 fn each(slos: &[Slo], cells: &[(String, &CellSummary)]) -> Vec<(String, Decision)> {

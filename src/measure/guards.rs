@@ -254,10 +254,14 @@ fn source_growth(record: &TrialRecord, name: &str) -> Vec<f64> {
 /// and how many of them end, depends on how long was measured.
 fn backlog(stream: &StreamSummary, summary: &TrialSummary) -> Option<Guard> {
     let waiting = match stream.batches.queued {
-        1 => "1 batch waited".to_owned(),
-        queued => format!("{queued} batches waited"),
+        0 => String::new(),
+        1 => ", and 1 batch waited".to_owned(),
+        queued => format!(", and {queued} batches waited"),
     };
-    let what = format!("{waiting} at the end of the measured window");
+    let what = match stream.last_scheduling_delay_ms {
+        Some(delay) => format!("the scheduling delay had grown to {}{waiting}", stream::span(delay)),
+        None => format!("no batch had started{waiting}"),
+    };
     let advice = "total delay and throughput of a stream that falls behind depend on how long was measured; \
                   judge it by its processing time and by how much the delay grows a batch";
     let touches = ["throughput", "goodput", "latency", "efficiency", "capacity"];

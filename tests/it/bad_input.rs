@@ -54,6 +54,11 @@ fn a_wrong_experiment_is_refused_with_its_line_and_what_is_allowed() {
     );
     refuses("rate under closed load", &with("[factors]\nrate = [1]\n"), &["x.toml:4:", "open"]);
     refuses(
+        "an objective of streams",
+        &with("slo = [\"errors <= 1%\", \"stable\"]\n[factors]\nusers = [1]\n"),
+        &["x.toml:3:", "stable", "task-tracker is none", "p95 <= 250ms"],
+    );
+    refuses(
         "a search without an objective",
         &with("[search]\nfactor = \"users\"\nfind = \"capacity\"\nbetween = [1, 9]\n"),
         &["x.toml:3:", "slo"],
