@@ -14,7 +14,7 @@ use crate::error::{self, input};
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan, RoleLimits, file};
 use crate::run::{self, Options};
 use crate::verdict::Slo;
-use crate::{compare, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
+use crate::{compare, dashboard, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
 
 mod stream;
 
@@ -49,6 +49,8 @@ enum Command {
     Plan(PlanArgs),
     /// Draw the report of an archive again, from the archive alone
     Report(ReportArgs),
+    /// Show a live page of a run, or of an archive that is there, until Ctrl-C
+    Watch(WatchArgs),
     /// Compare two archives: improved, regressed or inconclusive
     Compare(CompareArgs),
     /// Say what this machine can run, and how to get the rest
@@ -171,6 +173,16 @@ struct ReportArgs {
 }
 
 #[derive(Args)]
+struct WatchArgs {
+    /// An archive, a folder of runs, or a link to the latest
+    #[arg(default_value = "runs/latest")]
+    archive: PathBuf,
+    /// Where the page is served: a port, or ADDRESS:PORT
+    #[arg(long, value_name = "PORT", default_value = "4040")]
+    ui: Ui,
+}
+
+#[derive(Args)]
 struct CompareArgs {
     /// The archive to compare with
     before: PathBuf,
@@ -261,6 +273,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::List => say(&listing::systems()),
         Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),
         Command::Report(args) => redraw(&args.archive)?,
+        Command::Watch(args) => watch(&args)?,
         Command::Compare(args) => compare_verb(&args)?,
         Command::Doctor => say(&doctor::report()),
         Command::Selftest(args) => selftest::run(&args)?,
@@ -456,6 +469,11 @@ fn compare_verb(args: &CompareArgs) -> anyhow::Result<u8> {
     let text = if args.json { serde_json::to_string_pretty(&comparison)? + "\n" } else { comparison.table() };
     say(&text);
     Ok(u8::from(args.fail_on_regression && comparison.regressed()))
+}
+
+fn watch(args: &WatchArgs) -> anyhow::Result<u8> {
+    let addr = args.ui.addr().ok_or_else(|| input("--ui off leaves nothing to watch; give a port"))?;
+    dashboard::watch(&args.archive, addr)
 }
 
 fn redraw(folder: &Path) -> anyhow::Result<u8> {

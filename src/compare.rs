@@ -31,14 +31,14 @@ const METRICS: [(&str, &str, Option<bool>); 10] = [
 ];
 
 /// The same for streams.
-const OF_STREAMS: [(&str, &str, bool); 7] = [
-    ("processing_avg_ms", "processing ms", false),
-    (stream::GROWTH, "growth ms/batch", false),
-    ("scheduling_delay_avg_ms", "delay ms", false),
-    ("total_delay_avg_ms", "total delay ms", false),
-    ("record_latency_p95_ms", "record p95 ms", false),
-    ("total_cpu_units", "CPUs", false),
-    ("total_mem_gb", "memory GB", false),
+const OF_STREAMS: [(&str, &str, Option<bool>); 7] = [
+    ("processing_avg_ms", "processing ms", Some(false)),
+    (stream::GROWTH, "growth ms/batch", Some(false)),
+    ("scheduling_delay_avg_ms", "delay ms", Some(false)),
+    ("total_delay_avg_ms", "total delay ms", Some(false)),
+    ("record_latency_p95_ms", "record p95 ms", Some(false)),
+    ("total_cpu_units", "CPUs", None),
+    ("total_mem_gb", "memory GB", None),
 ];
 
 /// What became of a number.
@@ -112,7 +112,7 @@ pub fn compare_with(a: &[TrialSummary], b: &[TrialSummary], least_effect: f64) -
     let both = || cells_a.iter().filter_map(|a| Some((a, cells_b.iter().find(|b| b.levels == a.levels)?)));
     let mut rows = Vec::new();
     let is_stream = cells_a.iter().chain(&cells_b).any(|cell| cell.stream.is_some());
-    let metrics: &[(&str, &str, bool)] = if is_stream { &OF_STREAMS } else { &METRICS };
+    let metrics: &[(&str, &str, Option<bool>)] = if is_stream { &OF_STREAMS } else { &METRICS };
     for &(key, _, more_is_better) in metrics {
         let mut of_metric: Vec<Row> = both().map(|(a, b)| row(key, a, b)).collect();
         let Some(more_is_better) = more_is_better else {

@@ -7,7 +7,7 @@
 //! is drawn again each second, on a phone too, where 4.6 MB of script and a new layout for each of a dozen plots is
 //! what the reader would wait for.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,20 +67,6 @@ impl Drop for Dashboard {
             let _ = thread.join();
         }
     }
-}
-
-/// Reads where to serve: `4040`, `0.0.0.0:4040`, or `off`, which is none.
-///
-/// # Errors
-/// What is wrong and what is allowed.
-pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" {
-        return Ok(None);
-    }
-    let port = text.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    port.or_else(|_| text.parse())
-        .map(Some)
-        .map_err(|_| format!("{text:?} is neither a port (4040), nor an address with a port (0.0.0.0:4040), nor off"))
 }
 
 /// Serves the page of `archive`, an archive or a link to one, which need not be there yet.
@@ -307,22 +293,4 @@ fn not_found(what: &str) -> Response {
 
 fn told(status: StatusCode, what: &str) -> Response {
     (status, Json(serde_json::json!({ "error": what }))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_port_on_loopback_unless_told_otherwise() {
-        let parsed = |text: &str| parse_address(text).map(|addr| addr.map(|addr| addr.to_string()));
-        assert_eq!(parsed("4040"), Ok(Some("127.0.0.1:4040".to_owned())));
-        assert_eq!(parsed("0"), Ok(Some("127.0.0.1:0".to_owned())));
-        assert_eq!(parsed("0.0.0.0:80"), Ok(Some("0.0.0.0:80".to_owned())));
-        assert_eq!(parsed("[::1]:4040"), Ok(Some("[::1]:4040".to_owned())));
-        assert_eq!(parsed("off"), Ok(None));
-        for wrong in ["", "on", "70000", "localhost:x"] {
-            assert!(parsed(wrong).unwrap_err().contains("off"), "{wrong}");
-        }
-    }
 }

@@ -16,7 +16,7 @@ use crate::measure::{self, StudySummary, TrialSummary};
 use crate::progress::Progress;
 use crate::report::{self, ReportInput};
 use crate::verdict::{self, Verdict};
-use crate::{environment, schedule, systems};
+use crate::{dashboard, environment, schedule, systems};
 
 /// How to run, beside the experiment.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +88,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     if !options.skip_health_check {
         environment::check_external(experiment)?;
     }
+    let dashboard = options.ui.map(|addr| dashboard::serve(archive.folder(), addr)).transpose()?;
+    if let Some(dashboard) = &dashboard {
+        eprintln!("live page: {}", dashboard.url());
+    }
     let processes = Processes::this_program()?;
     let (deployment, load_deployment): (&dyn Deployment, &dyn Deployment) = match experiment.deployment {
         DeploymentKind::InProcess => (&InProcess, &InProcess),
@@ -99,7 +103,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let run = environment::run_name(archive.folder());
     let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
-    let mut broken = None;
+    let (mut broken, mut cut_short) = (None, None);
     let mut set_up = SetUp::default();
     while let Some(trial) = schedule::next(experiment, &mut planned, &results) {
         archive.write_plan(&planned)?;
@@ -121,7 +125,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
                 progress.end(&summary);
                 results.push(summary);
             }
-            Ok(None) => break,
+            Ok(None) => {
+                cut_short = Some(trial);
+                break;
+            }
             Err(error) => {
                 broken = Some(error);
                 break;
@@ -145,11 +152,25 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let (study, verdict) = report(archive)?;
     print!("{}", text(archive, &study, &verdict)?);
     eprintln!("\nreport: {}", archive.report_page().display());
+    if let Some(trial) = cut_short {
+        say_so_far(experiment, archive, &trial)?;
+    }
     if interrupt.is_asked() {
         eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
         return Ok(3);
     }
     Ok(verdict::exit_code(&verdict, results.iter().any(|trial| !trial.valid)))
+}
+
+/// What a stream that was cut short came to, from what it told until then.
+fn say_so_far(experiment: &Experiment, archive: &Archive, trial: &Trial) -> anyhow::Result<()> {
+    let told = archive.journal(&trial.name)?;
+    if !told.is_empty() {
+        let window = experiment.window(&experiment.load.at(&trial.levels));
+        let until = measure::stream::last_second(&told).clamp(window.start, window.end);
+        println!("{}", measure::stream::summarize(&told, window.start..until).why);
+    }
+    Ok(())
 }
 
 /// Runs one trial and saves it; none when it was interrupted.

@@ -327,15 +327,8 @@ fn start_load(
 }
 
 /// The lab's own generator, as a part of every cell whose system has an entry for it.
-const LOAD: Part = Part {
-    role: "load",
-    replicas: 1,
-    peers: &[],
-    database: None,
-    port: 0,
-    under_test: false,
-    measures: true,
-};
+const LOAD: Part =
+    Part { role: "load", replicas: 1, peers: &[], database: None, port: 0, under_test: false, measures: true };
 
 /// Where the system of a trial is, when it runs elsewhere.
 pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {

@@ -132,6 +132,11 @@ pub struct StreamSummary {
     pub null_reasons: BTreeMap<String, String>,
 }
 
+/// The second in which the last batch was due that was told of.
+pub fn last_second(entries: &[Entry]) -> u32 {
+    latest(entries).values().map(|batch| (batch.time_ms / 1e3) as u32 + 1).max().unwrap_or(0)
+}
+
 /// A stream in numbers. `window` is in seconds since the start of the schedule; a later entry of a batch replaces an
 /// earlier one. Record latency is left to the caller, who has the operations.
 pub fn summarize(entries: &[Entry], window: Range<u32>) -> StreamSummary {

@@ -322,7 +322,7 @@ mod tests {
             let text = format!("system = \"task-tracker\"\n{more}");
             let experiment = crate::experiment::file::parse(&text, "x", "x").unwrap();
             let settings: task_tracker::Settings =
-                serde_json::from_value(TaskTracker.role_settings(&experiment)).unwrap();
+                serde_json::from_value(TaskTracker.role_settings(&experiment, &Levels::new())).unwrap();
             let told = TaskTracker.notes(&experiment).iter().any(|note| note.starts_with("Tokens are good for"));
             (settings.token_minutes.map(u32::from), told)
         };

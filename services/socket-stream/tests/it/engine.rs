@@ -216,12 +216,8 @@ fn one_core_and_one_receiver_say_that_no_slot_is_left() {
     let source = source(&given);
     let engine = engine(&given, source.addr);
     start(&[&source, &engine]);
-    let Some(Entry::Engine(told)) = journal(&engine).into_iter().next().or_else(|| {
-        until("it tells something", || !journal(&engine).is_empty());
-        journal(&engine).into_iter().next()
-    }) else {
-        panic!("the engine is told first")
-    };
+    until("it tells something", || !journal(&engine).is_empty());
+    let Some(Entry::Engine(told)) = journal(&engine).into_iter().next() else { panic!("the engine is told first") };
     assert!(told.notes[0].contains("no slot is left") && told.notes[0].contains("cores"), "{:?}", told.notes);
     until("batches queue", || batches(&engine).len() > 3);
     assert!(batches(&engine).iter().all(|batch| batch.status == Status::Queued && batch.started_ms.is_none()));
