@@ -126,7 +126,6 @@ impl<'a> Simulation<'a> {
             now_ns: 0,
         };
         (settings.running_receivers()..settings.receivers).for_each(|stream| simulation.ops.forget(stream));
-        simulation.ops.advance(0);
         simulation
     }
 
@@ -175,7 +174,6 @@ impl<'a> Simulation<'a> {
                 Action::Submitted(submitted) => {
                     self.batches.insert(submitted.batch, std::mem::take(&mut self.unallocated));
                     self.ops.submitted(&submitted);
-                    self.ops.advance(now_ns);
                 }
                 Action::StartTask(task) => self.start(now_ns, &task),
                 Action::Ended(ended) => {
@@ -257,7 +255,6 @@ impl<'a> Simulation<'a> {
 
     /// What is told each second.
     fn second(&mut self, now_ns: u64, series: &Series) {
-        self.ops.advance(now_ns);
         self.receive(now_ns);
         self.streams.iter_mut().for_each(|stream| stream.send(now_ns));
         let sum = |of: fn(&Stream) -> u64| self.streams.iter().map(of).sum::<u64>() as f64;

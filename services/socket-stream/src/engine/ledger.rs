@@ -70,7 +70,6 @@ impl Ledger {
         let cut = loop {
             let now_ns = engine.clock.now_ns();
             if now_ns >= tick_ns {
-                self.ops.advance(now_ns);
                 self.tell(engine, now_ns);
                 tick_ns += S * ((now_ns - tick_ns) / S + 1);
             }
