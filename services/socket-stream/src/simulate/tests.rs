@@ -431,7 +431,7 @@ fn nothing_at_all_ends_at_once() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_set_every_line_that_was_due_is_accounted_for(
