@@ -123,9 +123,10 @@ async fn live(env: &Env, threads: &Threads<'_>, job: Job, noted: mpsc::Receiver<
         let tried = tried.clone();
         threads.spawn(&format!("recv{stream}"), move |engine| receiver::receive(&engine, stream, &tried))?;
     }
-    drop(tried);
     // A source that is there is connected before the start, so that its lines are due from the start on.
-    while tries.recv().await.is_some() {}
+    for _ in 0..engine.settings.running_receivers() {
+        tries.recv().await;
+    }
     env.ready();
     let origin_ns = env.control.started().await;
     start(env, threads, job, noted, origin_ns)?;
@@ -161,6 +162,8 @@ fn start(
     threads.spawn("ledger", move |engine| ledger.keep(&engine))?;
     let core = Core::new(driver, job, engine.inboxes.len());
     anyhow::ensure!(engine.core.set(core).is_ok(), "the engine was started twice");
+    // What the engine is, is told before anything else.
+    engine.core.wait().begin(engine);
     threads.spawn("timer", move |engine| core::keep_time(&engine))?;
     for slot in 0..settings.slots() {
         threads.spawn(&format!("slot{slot}"), move |engine| slot::work(&engine))?;

@@ -54,6 +54,11 @@ impl Core {
         Self { job, state: Mutex::new(state), task: Condvar::new(), due: Condvar::new() }
     }
 
+    /// Does what is to be done before anything has happened.
+    pub(super) fn begin(&self, engine: &Engine) {
+        self.turn(engine, &mut self.lock(), |_, _| ());
+    }
+
     /// The run ends.
     pub(super) fn stop(&self, engine: &Engine) {
         self.turn(engine, &mut self.lock(), |state, now_ns| state.driver.stop(now_ns));
