@@ -24,7 +24,7 @@ use crate::policy::{
     Action, Block, BlockGenerator, Done, Driver, MemoryBound, Plan, RateLimiter, Receiving, Start, Task, TaskId,
     TaskWork, ns, partition_of,
 };
-use crate::settings::Settings;
+use crate::settings::{Settings, Work};
 use crate::words::{self, Lines};
 
 /// What a connection holds between a source that sends and a receiver that does not read: about what the buffers of a
@@ -101,7 +101,11 @@ enum Stop {
 
 impl<'a> Simulation<'a> {
     fn new(settings: &'a Settings, seed: u64, until_ns: u64, recorder: &Recorder, journal: &'a Journal) -> Self {
-        let driver = Driver::new(settings, Plan::of(settings), &Start::default());
+        let notes = match settings.work {
+            Work::Sleep => Vec::new(),
+            Work::Burn => vec!["simulated: work burns as if each slot had a CPU of its own".to_owned()],
+        };
+        let driver = Driver::new(settings, Plan::of(settings), &Start { notes, ..Start::default() });
         let first_batch_ns = driver.next_batch_tick_ns().unwrap_or(0);
         let stream = |stream| Stream::new(settings, seed, stream, until_ns);
         let mut vocabulary_keys = vec![0; settings.reduce_partitions() as usize];
