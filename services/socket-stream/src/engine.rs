@@ -26,7 +26,7 @@ use kit::{Clock, Env, Role};
 use tokio::sync::mpsc as asynchronous;
 
 use self::core::Core;
-use self::inbox::{Inbox, Memory};
+use self::inbox::{Inbox, Memory, Spare};
 use self::ledger::{Ledger, Note};
 use self::signal::Signal;
 use crate::Settings;
@@ -53,6 +53,7 @@ struct Engine {
     memory: Memory,
     /// By stream.
     inboxes: Vec<Inbox>,
+    spare: Spare,
     notes: mpsc::Sender<Note>,
     /// There from the start on.
     core: OnceLock<Core>,
@@ -109,6 +110,7 @@ fn engine(env: &Env, settings: Settings, notes: mpsc::Sender<Note>) -> anyhow::R
         signal: Signal::new(clock.clone()),
         memory: Memory::new(clock.clone(), settings.memory_bytes),
         inboxes: (0..settings.running_receivers()).map(|stream| Inbox::new(stream, settings.max_rate)).collect(),
+        spare: Spare::default(),
         notes,
         core: OnceLock::new(),
         clock,

@@ -249,14 +249,14 @@ where
     R: Fn(&mut V, V),
     K: Key,
 {
-    #[inline]
+    #[inline(always)]
     fn line(&mut self, line: &str) {
         let Self { program, charge, table } = self;
         program.flow.each(line, charge, &mut |_: &mut Charge, (key, value)| add(table, &program.reduce, key, value));
     }
 }
 
-#[inline]
+#[inline(always)]
 fn add<K: Key, V>(table: &mut Table<K, V>, reduce: &impl Fn(&mut V, V), key: K, value: V) {
     match table.get_mut(&key) {
         Some(total) => reduce(total, value),
