@@ -273,11 +273,29 @@ fn an_objective_that_is_missed_is_exit_1() {
          [[step]]\npath = \"/there/is/no/such/page\"\n"
     );
     let file = write(folder.path(), "strict.toml", &text);
-    let called = call(&["run", file.to_str().unwrap(), "--out", folder.path().join("runs").to_str().unwrap()]);
+    let out = folder.path().join("runs");
+    let called = call(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     signal(system.id(), "TERM");
     system.wait().unwrap();
     assert_eq!(called.code, Some(1), "{}\n{}", called.stdout, called.stderr);
-    assert!(called.stdout.contains("HTTP 404") || called.stdout.contains("100"), "{}", called.stdout);
+    assert_eq!(verdict(&out.join("latest"))["which"], serde_json::json!(["errors <= 1% at all"]));
+    for trial in results(&out.join("latest")) {
+        let kind = &trial["kinds"][0];
+        assert_eq!((&trial["error_rate"], &kind["errors"]["HTTP 404"]), (&100.0.into(), &kind["requests"]), "{trial}");
+    }
+}
+
+#[test]
+fn a_system_that_is_still_starting_stops_cleanly() {
+    use std::io::BufRead as _;
+    let mut starting = begin(&["up", "task-tracker", "--arch", "microservices", "--port", &free_port().to_string()]);
+    let mut lines = std::io::BufReader::new(starting.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("user-service"), "three roles are still to come");
+    let children = children_of(starting.id());
+    signal(starting.id(), "INT");
+    let called: Called = starting.wait_with_output().unwrap().into();
+    assert_eq!((called.code, called.stderr.contains("error")), (Some(0), false), "{}", called.stderr);
+    assert!(!children.iter().any(|child| is_alive(*child)));
 }
 
 #[test]
