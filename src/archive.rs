@@ -340,8 +340,8 @@ impl TrialFiles {
     ) -> anyhow::Result<()> {
         let write = |name: &str, bytes: &[u8]| write_whole(&self.folder.join(name), bytes);
         write("ops.hlog", &hlog::interval_log(ops, start_unix_s)?)?;
-        write("stats.csv", csv::stats_csv(ops, window, method, measured_s).as_bytes())?;
-        write("failures.csv", csv::failures_csv(ops, method, start_unix_s as u64).as_bytes())
+        write("stats.csv", csv::stats_csv(ops, window.clone(), method, measured_s).as_bytes())?;
+        write("failures.csv", csv::failures_csv(ops, window, method, start_unix_s as u64).as_bytes())
     }
 }
 

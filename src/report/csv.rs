@@ -67,10 +67,11 @@ pub fn history_row(unix_s: u64, users: u32, second: &OpsRecord, running: &OpsRec
     line(&fields)
 }
 
-/// `failures.csv`: what did not end well, by method, name and reason; first and last seen as unix seconds.
-pub fn failures_csv(ops: &OpsLog, methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
+/// `failures.csv`: what of the operations intended in `window` did not end well, by method, name and reason; first and
+/// last seen as unix seconds.
+pub fn failures_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
     let mut rows: BTreeMap<(String, String, String), (u64, u32, u32)> = BTreeMap::new();
-    for record in ops.iter() {
+    for record in ops.iter().filter(|record| window.contains(&record.second)) {
         for (error, count) in record.errors.iter().filter(|(_, count)| **count > 0) {
             let row = rows.entry((methods(&record.kind), record.kind.clone(), error.clone())).or_insert((
                 0,
@@ -225,12 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_by_reason_with_when_they_were_seen() {
-        let ops = [second(2, "/tasks", &[], 1), second(7, "/tasks", &[10], 2), second(9, "/tasks", &[10], 0)];
+    fn failures_of_the_window_are_counted_by_reason_with_when_they_were_seen() {
+        let ops = [
+            second(1, "/tasks", &[], 9),
+            second(2, "/tasks", &[], 1),
+            second(7, "/tasks", &[10], 2),
+            second(9, "/tasks", &[10], 0),
+            second(12, "/tasks", &[], 9),
+        ];
         expect![[r#"
             Method,Name,Error,Occurrences,First Seen,Last Seen
             GET,/tasks,"status 503, ""busy""",3,1700000002,1700000007
         "#]]
-        .assert_eq(&failures_csv(&ops.into_iter().collect(), &get, 1_700_000_000));
+        .assert_eq(&failures_csv(&ops.into_iter().collect(), 2..12, &get, 1_700_000_000));
     }
 }

@@ -179,7 +179,7 @@ pub(super) fn finish(
     if is_simulated(input) {
         notes.push(SIMULATED.to_owned());
     }
-    notes.extend(interval_note(input));
+    notes.extend(interval_note(input, metrics));
     notes.extend(hollow_note(&panels));
     notes.extend(guard_notes(input, metrics));
     notes.extend(metrics.iter().zip(&panels).filter_map(|(metric, panel)| far_limit(input, metric, panel)));
@@ -201,7 +201,7 @@ pub fn is_simulated(input: &ReportInput) -> bool {
     said("simulated") || said("deployment") || deployment.is_ok_and(|kind| kind == "simulated")
 }
 
-fn interval_note(input: &ReportInput) -> Option<String> {
+fn interval_note(input: &ReportInput, metrics: &[Metric]) -> Option<String> {
     let cells = input.study.curves.iter().flat_map(|curve| &curve.cells);
     let (fewest, most) = cells.map(|cell| cell.valid).fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
     match most {
@@ -210,7 +210,12 @@ fn interval_note(input: &ReportInput) -> Option<String> {
         1 => Some("One trial a level: no interval can be given.".to_owned()),
         _ => {
             let trials = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
-            Some(format!("Bars: 95 % t-intervals of the mean over {trials} trials a level."))
+            let has_durations = metrics.iter().any(|metric| metric.unit == "ms");
+            let scale = match most >= 3 && has_durations {
+                true => "; those of durations, with three trials or more, are on the log scale",
+                false => "",
+            };
+            Some(format!("Bars: 95 % t-intervals of the mean over {trials} trials a level{scale}."))
         }
     }
 }

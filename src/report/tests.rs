@@ -135,6 +135,20 @@ fn an_objective_is_drawn_where_the_verdict_decides() {
 }
 
 #[test]
+fn a_figure_of_durations_says_that_their_intervals_are_on_the_log_scale() {
+    let mut fixture = fixture::comparison();
+    let logs = |fixture: &Fixture, id: &str| {
+        let figures = figures(&fixture.input());
+        let figure = figures.iter().find(|figure| figure.id == id).expect("is there");
+        figure.notes.iter().any(|note| note.starts_with("Bars: ") && note.ends_with("are on the log scale."))
+    };
+    assert!(logs(&fixture, "latency_p95_vs_concurrency") && logs(&fixture, "crossover_analysis"));
+    assert!(!logs(&fixture, "throughput_vs_concurrency"));
+    fixture.study.curves.iter_mut().flat_map(|curve| &mut curve.cells).for_each(|cell| cell.valid = 2);
+    assert!(!logs(&fixture, "latency_p95_vs_concurrency"), "two trials have the plain interval");
+}
+
+#[test]
 fn a_thin_percentile_is_hollow_with_its_count() {
     let figures = figures(&fixture::comparison().input());
     let p99 = figures.iter().find(|figure| figure.id == "latency_p99_vs_concurrency").expect("is there");
