@@ -9,7 +9,7 @@ const digits = (value) => {
   const text = magnitude > 2 ? String(Math.round(value)) : String(Number(value.toFixed(Math.min(6, 2 - magnitude))));
   return Math.abs(value) >= 1e4 ? text.replace(/\B(?=(\d{3})+$)/g, "\u2009") : text;
 };
-const withUnit = (value, unit) => value === null || value === undefined ? "–" : `${digits(value)}${unit ? " " + unit : ""}`;
+const withUnit = (value, unit) => value === null || value === undefined ? "–" : `${digits(value)}${!unit || unit[0] === "/" ? unit ?? "" : " " + unit}`;
 // A duration in milliseconds as one says it: 5 ms, 2.53 s, 3 m 20 s.
 const spoken = (ms) => {
   if (ms === null || ms === undefined) return "–";
@@ -80,6 +80,7 @@ class Chart {
       : element("figure", {}, head, this.legend, this.svg, this.caption, this.table);
     this.moved = 0;
     this.last = "";
+    new ResizeObserver(() => { this.draw(); this.point(); }).observe(this.svg);
     if (!histogram) this.listen();
   }
 
@@ -256,7 +257,8 @@ class Chart {
     lines.forEach((line, place) => {
       const item = this.legend.children[place];
       item.className = `c${line.color % 7}`;
-      if (item.firstChild.data !== `${line.label} `) item.firstChild.data = `${line.label} `;
+      const label = `${this.data.latest && cursor.at === null ? "latest " : ""}${line.label} `;
+      if (item.firstChild.data !== label) item.firstChild.data = label;
       const when = cursor.at !== null && place === 0 ? ` at ${cursor.clock(cursor.at)}` : "";
       setText(item.lastChild, this.show(this.valueAt(line)) + when);
     });
