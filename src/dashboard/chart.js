@@ -62,6 +62,7 @@ class Chart {
   constructor(id, { bare = false, histogram = false } = {}) {
     this.id = id;
     this.histogram = histogram;
+    this.bare = bare;
     this.svg = drawing("svg", { role: "img", "data-chart": id });
     this.title = element("h3");
     this.unit = element("small");
@@ -112,7 +113,10 @@ class Chart {
     });
   }
 
-  show(value) { return this.data.show ? this.data.show(value) : withUnit(value, this.data.unit); }
+  // A long unit stands in the heading only.
+  show(value) {
+    return this.data.show ? this.data.show(value) : withUnit(value, this.data.unit?.length <= 3 ? this.data.unit : "");
+  }
 
   nearest(times, at) {
     let low = 0, high = times.length - 1;
@@ -158,7 +162,7 @@ class Chart {
     const tick = step(top, 4);
     const ticks = Array.from({ length: Math.floor(top / tick + 1e-9) + 1 }, (_, place) => place * tick);
     const labels = ticks.map((value) => digits(Number(value.toPrecision(6))));
-    if (this.data.unit?.length <= 3) labels[labels.length - 1] += ` ${this.data.unit}`;
+    if (this.bare && this.data.unit.length <= 3) labels[labels.length - 1] = withUnit(ticks.at(-1), this.data.unit);
     this.left = this.histogram ? 2 : Math.max(44, 10 + 6.5 * Math.max(...labels.map((label) => label.length)));
     this.right = this.histogram ? 22 : 6;
     const [above, below] = [this.data.marks?.length ? 18 : 8, 18];
@@ -210,7 +214,7 @@ class Chart {
         dots += `M${x} ${y}h.01`;
         pen = "L";
       });
-      parts.push(drawing("path", { class: `curve ${color}`, d: path }));
+      parts.push(drawing("path", { class: `curve ${color}${line.wide ? " wide" : ""}`, d: path }));
       if (line.t.length <= this.inner.width / 9 && (this.data.dots || line.t.length < 3)) parts.push(drawing("path", { class: `dots ${color}`, d: dots }));
     });
     references.filter(({ at }) => at <= this.data.top).forEach(({ at, label }) => {
@@ -227,7 +231,7 @@ class Chart {
       parts.push(drawing("text", { x: this.left + this.inner.width / 2, y: height / 2, "text-anchor": "middle" }, "nothing to show yet"));
     }
     const known = lines.map((line) => `${line.label} ${this.show(this.valueAt(line))}`);
-    this.svg.setAttribute("aria-label", `${this.data.title} over time, now ${known.join(", ")}. Arrow keys read values.`);
+    this.svg.setAttribute("aria-label", `${this.data.title}${this.data.unit ? ` (${this.data.unit})` : ""} over time, now ${known.join(", ")}. Arrow keys read values.`);
     this.svg.dataset.points = lines[0]?.v.filter((value) => value !== null).length ?? 0;
   }
 

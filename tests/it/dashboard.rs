@@ -368,7 +368,7 @@ fn what_is_added_to_the_archive_is_seen_and_half_a_line_is_not() {
     let cpu = state["charts"].as_array().unwrap().iter().find(|chart| chart["id"] == "cpu").unwrap();
     assert_eq!(
         cpu["lines"],
-        serde_json::json!([{"label": "engine", "t": [0.0, 1.0], "v": [0.25, null]}]),
+        serde_json::json!([{"label": "engine", "t": [0.0, 1.0], "v": [0.25, null], "wide": false}]),
         "a reading is missing"
     );
 
