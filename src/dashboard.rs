@@ -80,6 +80,9 @@ pub fn serve(archive: &Path, addr: SocketAddr) -> anyhow::Result<Dashboard> {
     let router = router(Shared(Arc::new(Mutex::new(Follower::new(archive)))));
     let (stopper, shutdown) = kit::shutdown::channel();
     let thread = std::thread::Builder::new().name("dashboard".to_owned()).spawn(move || {
+        // The page gives way to what is measured. On Linux this is the calling thread only; where it is refused, the
+        // page is as important as anything else.
+        let _ = rustix::process::setpriority_process(None, 19);
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         if let Err(error) = runtime.block_on(kit::http::serve(listener, router, shutdown)) {
             eprintln!("dashboard: {error:#}");

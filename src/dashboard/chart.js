@@ -9,7 +9,7 @@ const digits = (value) => {
   const text = magnitude > 2 ? String(Math.round(value)) : String(Number(value.toFixed(Math.min(6, 2 - magnitude))));
   return Math.abs(value) >= 1e4 ? text.replace(/\B(?=(\d{3})+$)/g, "\u2009") : text;
 };
-const withUnit = (value, unit) => value === null || value === undefined ? "–" : `${digits(value)}${unit ? " " + unit : ""}`;
+const withUnit = (value, unit) => value === null || value === undefined ? "–" : `${digits(value)}${!unit || unit[0] === "/" ? unit ?? "" : " " + unit}`;
 // A duration in milliseconds as one says it: 5 ms, 2.53 s, 3 m 20 s.
 const spoken = (ms) => {
   if (ms === null || ms === undefined) return "–";
@@ -62,6 +62,7 @@ class Chart {
   constructor(id, { bare = false, histogram = false } = {}) {
     this.id = id;
     this.histogram = histogram;
+    this.bare = bare;
     this.svg = drawing("svg", { role: "img", "data-chart": id });
     this.title = element("h3");
     this.unit = element("small");
@@ -80,6 +81,7 @@ class Chart {
       : element("figure", {}, head, this.legend, this.svg, this.caption, this.table);
     this.moved = 0;
     this.last = "";
+    new ResizeObserver(() => { this.draw(); this.point(); }).observe(this.svg);
     if (!histogram) this.listen();
   }
 
@@ -111,7 +113,10 @@ class Chart {
     });
   }
 
-  show(value) { return this.data.show ? this.data.show(value) : withUnit(value, this.data.unit); }
+  // A long unit stands in the heading only.
+  show(value) {
+    return this.data.show ? this.data.show(value) : withUnit(value, this.data.unit?.length <= 3 ? this.data.unit : "");
+  }
 
   nearest(times, at) {
     let low = 0, high = times.length - 1;
@@ -157,7 +162,7 @@ class Chart {
     const tick = step(top, 4);
     const ticks = Array.from({ length: Math.floor(top / tick + 1e-9) + 1 }, (_, place) => place * tick);
     const labels = ticks.map((value) => digits(Number(value.toPrecision(6))));
-    if (this.data.unit?.length <= 3) labels[labels.length - 1] += ` ${this.data.unit}`;
+    if (this.bare && this.data.unit.length <= 3) labels[labels.length - 1] = withUnit(ticks.at(-1), this.data.unit);
     this.left = this.histogram ? 2 : Math.max(44, 10 + 6.5 * Math.max(...labels.map((label) => label.length)));
     this.right = this.histogram ? 22 : 6;
     const [above, below] = [this.data.marks?.length ? 18 : 8, 18];
@@ -209,7 +214,7 @@ class Chart {
         dots += `M${x} ${y}h.01`;
         pen = "L";
       });
-      parts.push(drawing("path", { class: `curve ${color}`, d: path }));
+      parts.push(drawing("path", { class: `curve ${color}${line.wide ? " wide" : ""}`, d: path }));
       if (line.t.length <= this.inner.width / 9 && (this.data.dots || line.t.length < 3)) parts.push(drawing("path", { class: `dots ${color}`, d: dots }));
     });
     references.filter(({ at }) => at <= this.data.top).forEach(({ at, label }) => {
@@ -226,7 +231,7 @@ class Chart {
       parts.push(drawing("text", { x: this.left + this.inner.width / 2, y: height / 2, "text-anchor": "middle" }, "nothing to show yet"));
     }
     const known = lines.map((line) => `${line.label} ${this.show(this.valueAt(line))}`);
-    this.svg.setAttribute("aria-label", `${this.data.title} over time, now ${known.join(", ")}. Arrow keys read values.`);
+    this.svg.setAttribute("aria-label", `${this.data.title}${this.data.unit ? ` (${this.data.unit})` : ""} over time, now ${known.join(", ")}. Arrow keys read values.`);
     this.svg.dataset.points = lines[0]?.v.filter((value) => value !== null).length ?? 0;
   }
 
@@ -256,7 +261,8 @@ class Chart {
     lines.forEach((line, place) => {
       const item = this.legend.children[place];
       item.className = `c${line.color % 7}`;
-      if (item.firstChild.data !== `${line.label} `) item.firstChild.data = `${line.label} `;
+      const label = `${this.data.latest && cursor.at === null ? "latest " : ""}${line.label} `;
+      if (item.firstChild.data !== label) item.firstChild.data = label;
       const when = cursor.at !== null && place === 0 ? ` at ${cursor.clock(cursor.at)}` : "";
       setText(item.lastChild, this.show(this.valueAt(line)) + when);
     });

@@ -3,6 +3,7 @@
 //! The one rule: nothing here is more than a cache of files. A link that moves leads to another run, which is read from
 //! its start; so is a trial that is begun again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kit::Clock;
@@ -39,8 +40,8 @@ pub struct Run {
     experiment: Option<Experiment>,
     /// Planned trials, in order.
     pub plan: Vec<Trial>,
-    /// Final trials, in the order in which they ended.
-    pub results: Vec<Value>,
+    /// Final trials, by name.
+    pub results: BTreeMap<String, Value>,
     /// What the results mean, once the run has ended.
     pub verdict: Option<Value>,
     /// Trials that have begun, by name.
@@ -184,7 +185,7 @@ impl Run {
             about: About::default(),
             experiment: None,
             plan: Vec::new(),
-            results: Vec::new(),
+            results: BTreeMap::new(),
             verdict: None,
             begun: Vec::new(),
             is_written: false,
@@ -216,8 +217,7 @@ impl Run {
 
     /// The final record of a trial.
     pub fn result(&self, name: &str) -> Option<&Value> {
-        // One that was run again counts with its last line.
-        self.results.iter().rev().find(|result| result["name"] == name)
+        self.results.get(name)
     }
 
     /// The levels of a trial.
@@ -261,8 +261,7 @@ impl Run {
         if results.anew {
             self.results.clear();
         }
-        self.results
-            .extend(results.lines.lines().filter_map(|line| Some(without_seconds(serde_json::from_str(line).ok()?))));
+        self.results.extend(results.lines.lines().filter_map(result));
         changed |= results.anew || !results.lines.is_empty();
         let begun = self.growing.begun();
         // Once all is said nobody writes, and a finished archive is not to be touched again and again.
@@ -438,13 +437,11 @@ impl History {
     }
 }
 
-/// A result without its seconds, which the page has from the history.
-fn without_seconds(mut result: Value) -> Value {
-    if let Some(object) = result.as_object_mut() {
-        object.remove("seconds");
-        object.remove("kinds");
-    }
-    result
+/// A final trial's name and numbers, without its seconds, which the page has from the history.
+fn result(line: &str) -> Option<(String, Value)> {
+    let mut result: serde_json::Map<String, Value> = serde_json::from_str(line).ok()?;
+    result.retain(|key, _| !matches!(key.as_str(), "seconds" | "kinds"));
+    Some((result.get("name")?.as_str()?.to_owned(), result.into()))
 }
 
 /// `[[fault]]` of an experiment, as marks.

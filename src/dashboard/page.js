@@ -12,8 +12,7 @@ const clock = (seconds) => {
   return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}${fine}`;
 };
 cursor.clock = clock;
-const plural = (count, one, more = one + "s") => `${digits(count)} ${count === 1 ? one : more}`;
-const exact = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u2009");
+const exact = (count) => count < 1e4 ? String(count) : String(count).replace(/\B(?=(\d{3})+$)/g, "\u2009");
 
 function head() {
   const { run, trial, stream, trials } = page.state;
@@ -85,7 +84,8 @@ const BINS = 10;
 function rows() {
   if (page.rows) return page.rows;
   page.rows = ROWS.map((row) => {
-    const parts = { average: element("p", { class: "average" }), note: element("p", { class: "muted" }),
+    const parts = { average: element("p", { class: "average" }, element("small", {}, "average "), element("span"),
+        element("small", {}, row.key === "rate" ? " records/s" : "")), note: element("p", { class: "muted" }),
       line: new Chart(row.id, { bare: true }), bars: new Chart(`${row.id}-histogram`, { histogram: true }) };
     const name = element("div", { class: "name" }, element("h3", {}, row.title), parts.average, element("p", { class: "muted" }, row.tip), parts.note);
     $("rows").append(element("div", { class: "row" }, name, parts.line.figure, parts.bars.figure));
@@ -99,9 +99,9 @@ function stream() {
   show($("stream"), Boolean(stream));
   if (!stream) return;
   const { batches, averages, interval_ms: interval } = stream;
-  const since = stream.start_unix_ms ? `since ${new Date(stream.start_unix_ms).toLocaleTimeString()}` : "of virtual time";
+  const since = stream.start_unix_ms ? `since ${clock(0).split(".")[0]}` : "of virtual time";
   setText($("line"), `Batches of ${spoken(interval)} for ${spoken(stream.end_ms)} ${since}: ${exact(stream.completed)} completed with ` +
-    `${exact(stream.processed_records)} records, ${exact(stream.active)} not (${stream.running} running, ${stream.waiting} waiting).`);
+    `${exact(stream.processed_records)} records, ${exact(stream.active)} active (${stream.running} running, ${stream.waiting} waiting).`);
   setText($("slots"), [stream.slots && stream.slots + ".", stream.predicted && `The model expects ${stream.predicted} of processing.`].filter(Boolean).join(" "));
   const troubles = stream.receivers.filter((one) => !one.active && one.last_error).map((one) => `Receiver ${one.stream} does not receive: ${one.last_error}`);
   // Where no slot is left, the sentence on top says so already.
@@ -130,11 +130,11 @@ function stream() {
     const say = isRate ? (value) => withUnit(value, "/s") : (value) => value === null ? "–" : spoken(value / scale);
     const references = isProcessing ? [{ at: interval * scale, label: `stable below the interval, ${spoken(interval)}` }] : [];
     const data = { title: row.title, unit, show: say, x, top: limit * scale, references, marks, dots: true };
-    row.line.set({ ...data, lines: [{ label: "latest", t: times, v: values, color: 0 }] });
+    row.line.set({ ...data, latest: true, lines: [{ label: "batch", t: times, v: values, color: 0 }] });
     const bins = Array(BINS).fill(0);
     values.forEach((value) => { if (value !== null) bins[Math.min(BINS - 1, Math.max(0, Math.floor(value / (limit * scale) * BINS)))] += 1; });
     row.bars.set({ ...data, lines: [], bins });
-    setText(row.average, `Ø ${isRate ? withUnit(averages.rate, "records/s") : spoken(averages[row.key])}`);
+    setText(row.average.children[1], isRate ? digits(averages.rate) : spoken(averages[row.key]));
     setText(row.note, isRate ? `Receivers: ${stream.receivers.filter((one) => one.active).length} / ${stream.receivers_planned ?? "?"} active.`
       : row.key === "scheduling" && averages.lateness > 1 ? `Batches are submitted ${spoken(averages.lateness)} after their tick.`
       : isProcessing && references.length && limit < interval ? `The interval, ${spoken(interval)}, is far above.` : "");
@@ -284,11 +284,4 @@ function askAgain() {
 
 $("trial").addEventListener("change", () => { page.chosen = $("trial").value; askAgain(); });
 $("shared").addEventListener("change", () => { if (page.state) stream(); });
-let width = 0;
-new ResizeObserver(([main]) => {
-  if (main.contentRect.width === width) return;
-  width = main.contentRect.width;
-  (page.rows ?? []).forEach((row) => { row.line.draw(); row.bars.draw(); row.line.point(); });
-  page.charts.forEach((chart) => { chart.draw(); chart.point(); });
-}).observe(document.querySelector("main"));
 ask();

@@ -217,7 +217,7 @@ fn charts(trial: &Followed) -> Vec<Value> {
     } else {
         "From when an operation should have been sent until it has ended: wait and work."
     };
-    let (load, unit) = if is_stream { ("Records and batches", "1/s") } else { ("Load", "operations/s") };
+    let (load, unit) = if is_stream { ("Records and batches", "/s") } else { ("Load", "operations/s") };
     [
         chart(
             "load",
@@ -234,13 +234,7 @@ fn charts(trial: &Followed) -> Vec<Value> {
             "Operations that failed, were wrong, or were given up.",
             of_history(&[("errors", "errors")]),
         ),
-        chart(
-            "source",
-            "Lines a second",
-            "1/s",
-            "Due by the schedule, sent by the source, received by the engine.",
-            source,
-        ),
+        chart("source", "Lines", "/s", "Due by the schedule, sent by the source, received by the engine.", source),
         chart(
             "blocked",
             "Blocked",
@@ -310,7 +304,8 @@ fn chart(id: &str, title: &str, unit: &str, caption: &str, lines: Vec<Line>) -> 
 fn line((label, points): &Line) -> Value {
     let times: Vec<_> = points.iter().map(|(t_s, _)| (t_s * 10.0).round() / 10.0).collect();
     let values: Vec<_> = points.iter().map(|(_, value)| value.map(round)).collect();
-    json!({ "label": label, "t": times, "v": values })
+    let is_wanted = matches!(label.as_str(), "offered" | "due");
+    json!({ "label": label, "t": times, "v": values, "wide": is_wanted })
 }
 
 /// Four significant digits, or thousandths where those are coarser: more is not seen, and would be sent each second.

@@ -368,7 +368,7 @@ fn what_is_added_to_the_archive_is_seen_and_half_a_line_is_not() {
     let cpu = state["charts"].as_array().unwrap().iter().find(|chart| chart["id"] == "cpu").unwrap();
     assert_eq!(
         cpu["lines"],
-        serde_json::json!([{"label": "engine", "t": [0.0, 1.0], "v": [0.25, null]}]),
+        serde_json::json!([{"label": "engine", "t": [0.0, 1.0], "v": [0.25, null], "wide": false}]),
         "a reading is missing"
     );
 
@@ -438,6 +438,16 @@ fn metrics_have_the_names_of_spark_and_leave_out_what_is_not_known() {
     }
 }
 
+/// A process that does not outlive its test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn the_page_has_four_timelines_that_move_while_the_archive_grows() {
     let Some(chromium) = chromium() else {
@@ -451,7 +461,7 @@ fn the_page_has_four_timelines_that_move_while_the_archive_grows() {
     let dashboard = serve(&archive.folder);
     let (out, log) = (folder.path().join("dom.html"), folder.path().join("log"));
     let profile = folder.path().join("profile");
-    let mut browser = std::process::Command::new(chromium)
+    let browser = std::process::Command::new(chromium)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr", "--v=0"])
         .arg(format!("--user-data-dir={}", profile.display()))
@@ -462,6 +472,7 @@ fn the_page_has_four_timelines_that_move_while_the_archive_grows() {
         .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .expect("Chromium starts");
+    let mut browser = Ended(browser);
     // The stream goes on as long as the browser looks at it.
     let mut number = 3;
     until("the browser ends", || {
@@ -469,7 +480,7 @@ fn the_page_has_four_timelines_that_move_while_the_archive_grows() {
         let (t_s, value) = (number as f64 * 2.0, number % 7);
         archive.append(&trial_file("series.csv"), &format!("{t_s:.3},cpu,engine,1,0.{value}\n"));
         number += 1;
-        browser.try_wait().unwrap().is_some()
+        browser.0.try_wait().unwrap().is_some()
     });
     let (dom, log) = (std::fs::read_to_string(&out).unwrap(), std::fs::read_to_string(&log).unwrap());
     for id in ["input-rate", "scheduling-delay", "processing-time", "total-delay", "cpu"] {
