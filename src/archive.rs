@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{input, surroundings};
 use crate::experiment::{Experiment, Trial, file};
+use crate::load::Scenario;
 use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
+
+pub mod follow;
 
 /// What the engine of a stream tells during a trial.
 const JOURNAL: &str = "batches.jsonl";
@@ -57,7 +60,7 @@ impl Archive {
         };
         let archive = Self { folder };
         fs::create_dir(archive.folder.join("trials")).map_err(|error| refused(&archive.folder, error))?;
-        archive.write("experiment.toml", experiment.to_toml().as_bytes())?;
+        archive.write_experiment(experiment)?;
         archive.write("results.jsonl", b"")?;
         archive.point_latest(root);
         Ok(archive)
@@ -120,6 +123,16 @@ impl Archive {
     /// When the disk refuses, as surroundings.
     pub fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         write_whole(&self.folder.join(name), bytes)
+    }
+
+    /// Writes the resolved experiment, without the secrets of its steps.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_experiment(&self, experiment: &Experiment) -> anyhow::Result<()> {
+        let scenario = experiment.scenario.as_ref().map(Scenario::without_secrets);
+        let kept = Experiment { scenario, ..experiment.clone() };
+        self.write("experiment.toml", kept.to_toml().as_bytes())
     }
 
     /// Writes the machine and the conditions of the run.
@@ -201,26 +214,6 @@ impl Archive {
         }
         let lines: Vec<Line<Entry>> = parse_lines(&path, &read(&path)?)?;
         Ok(lines.into_iter().map(|line| line.entry).collect())
-    }
-
-    /// What the engine of a trial told in its journal, in the order of telling; nothing where there is none.
-    ///
-    /// # Errors
-    /// When a line is damaged, as input.
-    pub fn journal(&self, trial: &str) -> anyhow::Result<Vec<kit::batch::Entry>> {
-        let path = self.folder.join("trials").join(trial).join("batches.jsonl");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let text = read(&path)?;
-        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let lines = complete.lines().enumerate();
-        lines
-            .map(|(index, line)| {
-                serde_json::from_str(line)
-                    .map_err(|error| input(format!("{}:{}: damaged: {error}", path.display(), index + 1)))
-            })
-            .collect()
     }
 
     /// The machine and the conditions of the run, null when they were not written yet.
@@ -347,8 +340,8 @@ impl TrialFiles {
     ) -> anyhow::Result<()> {
         let write = |name: &str, bytes: &[u8]| write_whole(&self.folder.join(name), bytes);
         write("ops.hlog", &hlog::interval_log(ops, start_unix_s)?)?;
-        write("stats.csv", csv::stats_csv(ops, window, method, measured_s).as_bytes())?;
-        write("failures.csv", csv::failures_csv(ops, method, start_unix_s as u64).as_bytes())
+        write("stats.csv", csv::stats_csv(ops, window.clone(), method, measured_s).as_bytes())?;
+        write("failures.csv", csv::failures_csv(ops, window, method, start_unix_s as u64).as_bytes())
     }
 }
 

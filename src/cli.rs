@@ -14,7 +14,7 @@ use crate::error::{self, input};
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan, RoleLimits, file};
 use crate::run::{self, Options};
 use crate::verdict::Slo;
-use crate::{compare, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
+use crate::{compare, dashboard, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
 
 mod stream;
 
@@ -49,6 +49,8 @@ enum Command {
     Plan(PlanArgs),
     /// Draw the report of an archive again, from the archive alone
     Report(ReportArgs),
+    /// Show a live page of a run, or of an archive that is there, until Ctrl-C
+    Watch(WatchArgs),
     /// Compare two archives: improved, regressed or inconclusive
     Compare(CompareArgs),
     /// Say what this machine can run, and how to get the rest
@@ -64,8 +66,8 @@ struct RunArgs {
     /// A TOML file, or a name such as task-tracker/demo-local
     #[arg(required_unless_present = "resume")]
     experiment: Option<String>,
-    /// Go on with an archive that was interrupted
-    #[arg(long, value_name = "DIR", conflicts_with = "experiment")]
+    /// Go on with an archive that was interrupted; with the file too, secrets of its steps come from there
+    #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
@@ -171,6 +173,16 @@ struct ReportArgs {
 }
 
 #[derive(Args)]
+struct WatchArgs {
+    /// An archive, a folder of runs, or a link to the latest
+    #[arg(default_value = "runs/latest")]
+    archive: PathBuf,
+    /// Where the page is served: a port, or ADDRESS:PORT
+    #[arg(long, value_name = "PORT", default_value = "4040")]
+    ui: Ui,
+}
+
+#[derive(Args)]
 struct CompareArgs {
     /// The archive to compare with
     before: PathBuf,
@@ -261,6 +273,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::List => say(&listing::systems()),
         Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),
         Command::Report(args) => redraw(&args.archive)?,
+        Command::Watch(args) => watch(&args)?,
         Command::Compare(args) => compare_verb(&args)?,
         Command::Doctor => say(&doctor::report()),
         Command::Selftest(args) => selftest::run(&args)?,
@@ -293,16 +306,20 @@ fn serve(args: ServeArgs) -> ExitCode {
 
 fn run_verb(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(folder) = &args.resume {
-        if let Some(flag) = changes_the_plan(&args.common) {
-            return Err(input(format!("{flag} cannot be changed when a run is resumed; start a new run with it")));
+        let archive = Archive::open(folder)?;
+        let is_postgres = archive.experiment()?.backends.get("database").is_some_and(|backend| backend == "postgres");
+        if let Some(flag) = changes_the_plan(&args.common, is_postgres) {
+            let why = "has no place beside --resume: the run goes on as it was planned";
+            return Err(input(format!("{flag} {why}; start a new run with it")));
         }
-        return run::resume(&Archive::open(folder)?, &options(&args.common));
+        let given = args.experiment.as_deref().map(find_experiment).transpose()?;
+        return run::resume(&archive, given.as_ref(), &options(&args.common));
     }
     start(find_experiment(args.experiment.as_deref().unwrap_or_default())?, &args.common)
 }
 
 /// A flag that would make a resumed run another one.
-fn changes_the_plan(common: &Common) -> Option<&'static str> {
+fn changes_the_plan(common: &Common, is_postgres: bool) -> Option<&'static str> {
     let given = [
         ("--deployment", common.deployment.is_some()),
         ("--trials", common.trials.is_some()),
@@ -313,6 +330,9 @@ fn changes_the_plan(common: &Common) -> Option<&'static str> {
         ("--load-workers", common.load_workers.is_some()),
         ("--base-url", common.base_url.is_some()),
         ("--slo", !common.slo.is_empty()),
+        // The server's URL is a secret, which the archive does not hold.
+        ("--database", common.database.as_deref().is_some_and(|database| !(is_postgres && is_url(database)))),
+        ("--print-experiment", common.print_experiment),
     ];
     given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
 }
@@ -403,23 +423,35 @@ fn sweep(args: &SweepArgs) -> anyhow::Result<Experiment> {
     Ok(experiment)
 }
 
-/// One number is a setting of the services; several are a factor, which the monolith does not take part in.
+/// One number is a setting of the services; several are a factor. The monolith takes part with one process alone, so it
+/// has the level 1, which the services have only where it was asked for.
 fn set_replicas(experiment: &mut Experiment, replicas: &[u32], architectures: &[&str]) {
+    if !architectures.contains(&"microservices") {
+        return;
+    }
     if let [one] = replicas {
-        if *one != 1 && architectures.contains(&"microservices") {
+        if *one != 1 {
             for role in ["user-service", "task-service", "stats-service"] {
                 experiment.roles.insert(role.to_owned(), RoleLimits { replicas: Some(*one), ..RoleLimits::default() });
             }
         }
         return;
     }
-    let levels: Vec<_> = replicas.iter().map(|count| Level::Int(i64::from(*count))).collect();
-    for level in levels.iter().skip(1).filter(|_| architectures.contains(&"monolith")) {
+    let mut counts = replicas.to_vec();
+    let mut exclude = |architecture: &str, count: u32| {
         experiment.exclude.push(Levels::from([
-            ("architecture".to_owned(), Level::Text("monolith".to_owned())),
-            ("replicas".to_owned(), level.clone()),
+            ("architecture".to_owned(), Level::Text(architecture.to_owned())),
+            ("replicas".to_owned(), Level::Int(count.into())),
         ]));
+    };
+    if architectures.contains(&"monolith") {
+        replicas.iter().filter(|count| **count != 1).for_each(|count| exclude("monolith", *count));
+        if !replicas.contains(&1) {
+            counts.insert(0, 1);
+            exclude("microservices", 1);
+        }
     }
+    let levels = counts.into_iter().map(|count| Level::Int(count.into())).collect();
     experiment.factors.insert("replicas".to_owned(), levels);
 }
 
@@ -439,8 +471,43 @@ fn compare_verb(args: &CompareArgs) -> anyhow::Result<u8> {
     Ok(u8::from(args.fail_on_regression && comparison.regressed()))
 }
 
+fn watch(args: &WatchArgs) -> anyhow::Result<u8> {
+    let addr = args.ui.addr().ok_or_else(|| input("--ui off leaves nothing to watch; give a port"))?;
+    dashboard::watch(&args.archive, addr)
+}
+
 fn redraw(folder: &Path) -> anyhow::Result<u8> {
     let archive = Archive::open(folder)?;
     run::report(&archive)?;
     Ok(say(&format!("{}\n", archive.report_page().display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_monolith_of_a_sweep_is_one_process_and_the_services_have_the_replicas_that_were_asked_for() {
+        for (arch, replicas, expected) in [
+            ("both", "3,6", &["monolith 1", "microservices 3", "microservices 6"][..]),
+            ("both", "3,1", &["monolith 1", "microservices 1", "microservices 3"]),
+            ("both", "1,3", &["monolith 1", "microservices 1", "microservices 3"]),
+            ("microservices", "3,6", &["microservices 3", "microservices 6"]),
+            ("monolith", "3,6", &["monolith -"]),
+            ("both", "3", &["monolith -", "microservices -"]),
+        ] {
+            let line =
+                ["scalelab", "arch", "sweep", "--arch", arch, "--replicas", replicas, "--concurrency-levels", "5"];
+            let Command::Arch(Arch::Sweep(args)) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
+            let experiment = sweep(&args).unwrap();
+            experiment.check().unwrap();
+            let of = |cell: &Levels, factor: &str| cell.get(factor).map_or_else(|| "-".to_owned(), Level::to_string);
+            let words = |cell: &Levels| format!("{} {}", of(cell, "architecture"), of(cell, "replicas"));
+            let mut cells: Vec<_> = crate::experiment::cells(&experiment).iter().map(words).collect();
+            let mut expected = expected.to_vec();
+            cells.sort();
+            expected.sort_unstable();
+            assert_eq!(cells, expected, "{arch} {replicas}");
+        }
+    }
 }

@@ -15,27 +15,30 @@ use crate::verdict::three;
 /// A change below this share is not worth a word.
 pub const LEAST_EFFECT: f64 = 0.01;
 
-/// The metrics compared: key, name in tables, and whether more is better.
-const METRICS: [(&str, &str, bool); 8] = [
-    ("goodput_rps", "goodput /s", true),
-    ("latency_p50_ms", "p50 ms", false),
-    ("latency_p95_ms", "p95 ms", false),
-    ("latency_p99_ms", "p99 ms", false),
-    ("latency_avg_ms", "mean ms", false),
-    ("error_rate", "errors %", false),
-    ("total_cpu_units", "CPUs", false),
-    ("total_mem_gb", "memory GB", false),
+/// The metrics compared: key, name in tables, and whether more is better. What is used says nothing without the work that
+/// was done with it, so it is shown, and the work for each of it is judged.
+const METRICS: [(&str, &str, Option<bool>); 10] = [
+    ("goodput_rps", "goodput /s", Some(true)),
+    ("latency_p50_ms", "p50 ms", Some(false)),
+    ("latency_p95_ms", "p95 ms", Some(false)),
+    ("latency_p99_ms", "p99 ms", Some(false)),
+    ("latency_avg_ms", "mean ms", Some(false)),
+    ("error_rate", "errors %", Some(false)),
+    ("rps_per_cpu_unit", "goodput /s and CPU", Some(true)),
+    ("rps_per_gb_mem", "goodput /s and GB", Some(true)),
+    ("total_cpu_units", "CPUs", None),
+    ("total_mem_gb", "memory GB", None),
 ];
 
 /// The same for streams.
-const OF_STREAMS: [(&str, &str, bool); 7] = [
-    ("processing_avg_ms", "processing ms", false),
-    (stream::GROWTH, "growth ms/batch", false),
-    ("scheduling_delay_avg_ms", "delay ms", false),
-    ("total_delay_avg_ms", "total delay ms", false),
-    ("record_latency_p95_ms", "record p95 ms", false),
-    ("total_cpu_units", "CPUs", false),
-    ("total_mem_gb", "memory GB", false),
+const OF_STREAMS: [(&str, &str, Option<bool>); 7] = [
+    ("processing_avg_ms", "processing ms", Some(false)),
+    (stream::GROWTH, "growth ms/batch", Some(false)),
+    ("scheduling_delay_avg_ms", "delay ms", Some(false)),
+    ("total_delay_avg_ms", "total delay ms", Some(false)),
+    ("record_latency_p95_ms", "record p95 ms", Some(false)),
+    ("total_cpu_units", "CPUs", None),
+    ("total_mem_gb", "memory GB", None),
 ];
 
 /// What became of a number.
@@ -48,6 +51,8 @@ pub enum Change {
     Regressed,
     /// Neither can be said.
     Inconclusive,
+    /// Neither is asked: more of it is neither better nor worse by itself.
+    NotJudged,
 }
 
 /// One number of one cell in both archives.
@@ -107,9 +112,13 @@ pub fn compare_with(a: &[TrialSummary], b: &[TrialSummary], least_effect: f64) -
     let both = || cells_a.iter().filter_map(|a| Some((a, cells_b.iter().find(|b| b.levels == a.levels)?)));
     let mut rows = Vec::new();
     let is_stream = cells_a.iter().chain(&cells_b).any(|cell| cell.stream.is_some());
-    let metrics: &[(&str, &str, bool)] = if is_stream { &OF_STREAMS } else { &METRICS };
+    let metrics: &[(&str, &str, Option<bool>)] = if is_stream { &OF_STREAMS } else { &METRICS };
     for &(key, _, more_is_better) in metrics {
         let mut of_metric: Vec<Row> = both().map(|(a, b)| row(key, a, b)).collect();
+        let Some(more_is_better) = more_is_better else {
+            rows.extend(of_metric.into_iter().map(|row| Row { change: Change::NotJudged, p: None, ..row }));
+            continue;
+        };
         let corrected = holm(&of_metric.iter().map(|row| row.p).collect::<Vec<_>>());
         for ((row, corrected), (cell, _)) in of_metric.iter_mut().zip(corrected).zip(both()) {
             // The one by itself, until all rows are there.
@@ -261,6 +270,7 @@ fn line(row: &Row) -> [String; 7] {
     let change = match (row.change, &row.why, row.detectable) {
         (Change::Improved, ..) => format!("improved{}", if among_all(row) { "" } else { ONE_OF_MANY }),
         (Change::Regressed, ..) => format!("regressed{}", if among_all(row) { "" } else { ONE_OF_MANY }),
+        (Change::NotJudged, ..) => "–".to_owned(),
         (Change::Inconclusive, Some(why), _) => format!("inconclusive: {why}"),
         (Change::Inconclusive, None, Some(share)) => format!("inconclusive (would show {} %)", three(100.0 * share)),
         (Change::Inconclusive, None, None) => "inconclusive".to_owned(),
@@ -296,6 +306,26 @@ mod tests {
         assert_eq!(of(&compare(&fast, &slow), "latency_p95_ms").change, Change::Regressed);
         assert_eq!(of(&compare(&slow, &fast), "latency_p95_ms").change, Change::Improved);
         assert!(compare(&fast, &slow).regressed());
+    }
+
+    #[test]
+    fn an_archive_that_does_more_with_more_cpu_has_not_regressed() {
+        let archive = |goodput: f64, cpus: f64, shake: [f64; 3]| -> Vec<TrialSummary> {
+            let one = |shake: f64| {
+                let mut made = trial(&Made { goodput: goodput * shake, ..Made::default() });
+                (made.total_cpu_units, made.rps_per_cpu_unit) = (Some(cpus * shake), Some(goodput * shake / cpus));
+                made
+            };
+            shake.map(one).to_vec()
+        };
+        let shake = [0.999, 1.0, 1.001];
+        let comparison = compare(&archive(500.0, 0.25, shake), &archive(900.0, 0.375, shake));
+        let cpus = of(&comparison, "total_cpu_units");
+        assert_eq!((cpus.change, cpus.a, cpus.p), (Change::NotJudged, Some(0.25), None));
+        assert_eq!(of(&comparison, "rps_per_cpu_unit").change, Change::Improved);
+        assert!(!comparison.regressed() && comparison.table().contains("CPUs"), "{}", comparison.table());
+        let wasteful = compare(&archive(500.0, 0.25, shake), &archive(500.0, 0.375, shake));
+        assert_eq!(of(&wasteful, "rps_per_cpu_unit").change, Change::Regressed);
     }
 
     #[test]

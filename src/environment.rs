@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::deploy::pinning::{self, Budget};
 use crate::error::surroundings;
 use crate::experiment::{DeploymentKind, Experiment};
+use crate::load::LEFT_OUT;
 
 /// `20260102_030405`, local time.
 pub fn stamp() -> String {
@@ -34,7 +35,7 @@ pub fn describe(experiment: &Experiment, budget: &Budget) -> serde_json::Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at": now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
-        "command": command_line(),
+        "command": command_line(std::env::args()),
         "cpu_model": cpu_model,
         "cpus": pinning::allowed().len(),
         "memory_gib": memory_kib.map(|kib| (kib as f64 / 1024.0 / 1024.0 * 10.0).round() / 10.0),
@@ -45,14 +46,27 @@ pub fn describe(experiment: &Experiment, budget: &Budget) -> serde_json::Value {
     })
 }
 
-/// The command line with the passwords of URLs left out.
-fn command_line() -> String {
-    let words = std::env::args().map(|word| without_secrets(&word));
-    let words = words.enumerate().map(|(index, word)| match index {
-        0 => Path::new(&word).file_name().map_or(word.clone(), |name| name.to_string_lossy().into_owned()),
-        _ => word,
+/// The command line without the passwords of URLs, the values of secret headers and parameters, and bodies.
+fn command_line(words: impl Iterator<Item = String>) -> String {
+    let mut is_body = false;
+    let shown = words.enumerate().map(|(index, word)| {
+        if index == 0 {
+            return Path::new(&word).file_name().map_or(word.clone(), |name| name.to_string_lossy().into_owned());
+        }
+        if std::mem::replace(&mut is_body, matches!(word.as_str(), "-b" | "--body")) {
+            return body(&word).to_owned();
+        }
+        match ["--body=", "-b"].into_iter().find_map(|flag| Some((flag, word.strip_prefix(flag)?))) {
+            Some((flag, value)) if !value.is_empty() => format!("{flag}{}", body(value)),
+            _ => without_secrets(&word),
+        }
     });
-    words.collect::<Vec<_>>().join(" ")
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// A body may hold anything; the name of its file is no secret.
+fn body(text: &str) -> &str {
+    if text.starts_with('@') { text } else { LEFT_OUT }
 }
 
 fn without_secrets(word: &str) -> String {
@@ -144,6 +158,21 @@ mod tests {
             ("http://h:80/a", "http://h:80/a"),
         ] {
             assert_eq!(without_secrets(word), shown);
+        }
+    }
+
+    #[test]
+    fn no_body_of_a_command_line_is_archived() {
+        for (words, shown) in [
+            ("/usr/bin/scalelab load http://h/?token=S -n 3", "scalelab load http://h/?token=*** -n 3"),
+            ("scalelab load -b S http://h/", "scalelab load -b *** http://h/"),
+            ("scalelab load --body S http://h/", "scalelab load --body *** http://h/"),
+            ("scalelab load --body=S http://h/", "scalelab load --body=*** http://h/"),
+            ("scalelab load -bS http://h/", "scalelab load -b*** http://h/"),
+            ("scalelab load -b @file http://h/", "scalelab load -b @file http://h/"),
+            ("scalelab run --base-url http://h/ x", "scalelab run --base-url http://h/ x"),
+        ] {
+            assert_eq!(command_line(words.split(' ').map(str::to_owned)), shown);
         }
     }
 }

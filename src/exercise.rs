@@ -219,7 +219,7 @@ fn run_and_judge(exercise: &Exercise, experiment: &Experiment, args: &CheckArgs)
         ..Options::default()
     };
     let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
-    let code = run::resume(&archive, &options)?;
+    let code = run::resume(&archive, None, &options)?;
     let results = archive.results()?;
     let shape = shape(experiment);
     // Without a slot nothing is ever done, which no lab calls a valid trial, and which is what there is to learn.

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod cli;
 pub mod compare;
+pub mod dashboard;
 pub mod database;
 pub mod deploy;
 pub mod doctor;

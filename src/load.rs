@@ -45,6 +45,38 @@ pub struct Scenario {
     pub in_turn: bool,
 }
 
+/// What stands in an archive where something secret was left out.
+pub const LEFT_OUT: &str = "***";
+
+impl Scenario {
+    /// As an archive keeps it: without the values of headers whose name says that they are secret. A value with a
+    /// placeholder is the scenario's own, such as a token that a step before extracts, and stays.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let mut kept = self.clone();
+        for step in kept.setup.iter_mut().chain(&mut kept.steps) {
+            let secret = |(name, value): &(&String, &mut String)| kit::is_secret(name) && !value.contains("{{");
+            step.headers.iter_mut().filter(secret).for_each(|(_, value)| LEFT_OUT.clone_into(value));
+        }
+        kept
+    }
+
+    /// What an archive has left out of it, in words: it cannot be sent as it is.
+    pub fn left_out(&self) -> Option<String> {
+        self.setup.iter().chain(&self.steps).find_map(|step| {
+            let named = || step.name.clone().unwrap_or_else(|| format!("{} {}", step.method, step.path));
+            let header = step.headers.iter().find(|(name, value)| kit::is_secret(name) && *value == LEFT_OUT);
+            let what = match header {
+                Some((name, _)) => format!("the header {name}"),
+                None if step.body.as_deref() == Some(LEFT_OUT) => "the body".to_owned(),
+                None if step.path.contains("=***") => "a parameter".to_owned(),
+                None => return None,
+            };
+            Some(format!("{what} of step {:?} is {LEFT_OUT}", named()))
+        })
+    }
+}
+
 /// One request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

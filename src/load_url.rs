@@ -25,7 +25,7 @@ use crate::environment;
 use crate::experiment::{DeploymentKind, Experiment, LoadPlan};
 use crate::load::scenario::Origin;
 use crate::load::schedule::{parse_stages, total_duration};
-use crate::load::{Check, LoadSettings, Scenario, Stage, Step};
+use crate::load::{Check, LEFT_OUT, LoadSettings, Scenario, Stage, Step};
 use crate::measure::{self, TrialRecord, TrialSummary};
 use crate::units::parse_duration;
 use crate::verdict::{self, Slo, Word};
@@ -38,7 +38,7 @@ answer has come. With them it is open: requests are due at times that do not dep
 wait for a free connection counts.\n\nStages hold their rate: 30s:100,1m:500 is 100 a second for 30 s, then 500 a second \
 for a minute. A ~ before a rate ramps to it from the one before: 30s:~100,1m:100.\n\nPercentiles count every request, \
 failed ones too, as other tools do; objectives (--slo) leave failed ones out, because a refusal is fast. An archive \
-(--out) holds *** in place of the values of headers that look secret.\n\nURL, headers and body may hold \
+(--out) holds *** in place of bodies, and of the values of headers and parameters that look secret.\n\nURL, headers and body may hold \
 {{n}}, {{user}}, {{uuid}} and {{random:1-100}}.\n\nExit codes: 0 done, 1 an objective was missed, 2 a wrong flag, URL or \
 file, 3 an objective could not be decided or nothing was answered, 4 the target cannot be reached."
 )]
@@ -182,9 +182,10 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
         Err(error) => return Ok(complain(&error, 2)),
     };
     let target = args.url.clone().unwrap_or_else(|| settings.base_url.clone().unwrap_or_default());
+    // Before the load: a folder that cannot be written must not cost a measurement.
+    let claimed = args.out.as_ref().map(|root| Claimed::new(root, args, &settings, &target)).transpose()?;
     let progress = Progress::new(args, &settings);
     let interrupts = interrupts()?;
-    let kept = settings.clone();
     let result = match load(settings, args.seed, args.warmup, &target, &progress, &interrupts) {
         Ok(result) => result,
         Err(error) => return Ok(complain(&error, 4)),
@@ -197,8 +198,8 @@ pub fn run(args: &LoadUrlArgs) -> anyhow::Result<u8> {
         OutputFormat::Csv => print!("{}", csv(&findings.result)),
         OutputFormat::Quiet => {}
     }
-    if let Some(root) = &args.out {
-        let folder = archive(&findings, &kept, &args.slo, root)?;
+    if let Some(claimed) = claimed {
+        let folder = claimed.fill(&findings)?;
         eprintln!("archive: {}", folder.display());
     }
     Ok(exit_code(&findings.result, &findings.judged))
@@ -211,7 +212,7 @@ fn complain(error: &anyhow::Error, code: u8) -> u8 {
 
 fn exit_code(result: &LoadResult, judged: &Judged) -> u8 {
     if let Some(why) = result.unreachable() {
-        return complain(&anyhow::anyhow!("cannot reach {}: {why}", result.target), 4);
+        return complain(&anyhow::anyhow!("cannot reach {}: {why}", kit::redacted(&result.target)), 4);
     }
     match judged {
         Some(Judgement::Fail(_)) => 1,
@@ -231,25 +232,51 @@ fn judge(summary: &TrialSummary, slos: &[Slo]) -> Judgement {
     }
 }
 
-/// Archives the measurement under a folder, with a report; says which one it got.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn archive(findings: &Findings, settings: &LoadSettings, slos: &[Slo], root: &Path) -> anyhow::Result<PathBuf> {
-    let Findings { result, record, summary, .. } = findings;
-    let experiment = experiment(result, settings, slos);
-    let archive = Archive::create(root, &experiment, &environment::stamp())?;
-    archive.write_plan(std::slice::from_ref(&record.trial))?;
-    archive.write_environment(&environment::describe(&experiment, &Budget { system: None, load: None }))?;
-    let mut files = archive.begin_trial(&record.trial)?;
-    files.series(&record.series)?;
-    write_history(record, result.start_unix_s, &mut files)?;
-    let method = |_: &str| settings.scenario.steps.first().map_or_else(String::new, |step| step.method.clone());
-    let measured_s = record.measured_s.unwrap_or_else(|| f64::from(record.window.end - record.window.start));
-    files.finish(&record.ops, record.window.clone(), measured_s, &method, result.start_unix_s)?;
-    archive.append_result(summary)?;
-    crate::run::report(&archive)?;
-    Ok(archive.folder().to_owned())
+/// The archive of a load that has not begun.
+struct Claimed {
+    archive: Archive,
+    files: TrialFiles,
+    experiment: Experiment,
+    /// Of the first step.
+    method: String,
+    _lock: std::fs::File,
+}
+
+impl Claimed {
+    /// Claims a folder under `root`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn new(root: &Path, args: &LoadUrlArgs, settings: &LoadSettings, target: &str) -> anyhow::Result<Self> {
+        let experiment = experiment(settings, args, target);
+        let archive = Archive::create(root, &experiment, &environment::stamp())?;
+        let lock = archive.lock()?;
+        archive.write_environment(&environment::describe(&experiment, &Budget { system: None, load: None }))?;
+        let trial = result::trial(args.seed);
+        archive.write_plan(std::slice::from_ref(&trial))?;
+        let files = archive.begin_trial(&trial)?;
+        let method = settings.scenario.steps.first().map_or_else(String::new, |step| step.method.clone());
+        Ok(Self { archive, files, experiment, method, _lock: lock })
+    }
+
+    /// Archives the measurement, with a report; says where.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn fill(mut self, findings: &Findings) -> anyhow::Result<PathBuf> {
+        let Findings { result, record, summary, .. } = findings;
+        // A load that counts requests lasts as long as it takes.
+        self.experiment.duration = Duration::from_secs((record.window.end - record.window.start).into());
+        self.archive.write_experiment(&self.experiment)?;
+        self.files.series(&record.series)?;
+        write_history(record, result.start_unix_s, &mut self.files)?;
+        let measured_s = record.measured_s.unwrap_or_else(|| f64::from(record.window.end - record.window.start));
+        let method = |_: &str| self.method.clone();
+        self.files.finish(&record.ops, record.window.clone(), measured_s, &method, result.start_unix_s)?;
+        self.archive.append_result(summary)?;
+        crate::run::report(&self.archive)?;
+        Ok(self.archive.folder().to_owned())
+    }
 }
 
 /// A row a second, those of the warm-up too.
@@ -269,39 +296,37 @@ fn write_history(record: &TrialRecord, start_unix_s: f64, files: &mut TrialFiles
     Ok(())
 }
 
-/// What the name of a header holds whose value is nobody's business.
-const SECRET: [&str; 6] = ["authorization", "cookie", "token", "key", "secret", "password"];
-
-/// The scenario as it may be kept.
+/// The scenario as it may be kept. Nothing here comes from a step before, so whatever may be secret is.
 fn without_secrets(scenario: &Scenario) -> Scenario {
     let mut scenario = scenario.clone();
-    for (name, value) in scenario.steps.iter_mut().flat_map(|step| &mut step.headers) {
-        let name = name.to_ascii_lowercase();
-        if SECRET.iter().any(|part| name.contains(part)) {
-            "***".clone_into(value);
-        }
+    for step in &mut scenario.steps {
+        step.path = kit::redacted(&step.path);
+        step.body = step.body.as_ref().map(|_| LEFT_OUT.to_owned());
+        let secret = step.headers.iter_mut().filter(|(name, _)| kit::is_secret(name));
+        secret.for_each(|(_, value)| LEFT_OUT.clone_into(value));
     }
     scenario
 }
 
 /// The same load as an experiment, so that its archive is one like any other and can be run again.
-fn experiment(result: &LoadResult, settings: &LoadSettings, slos: &[Slo]) -> Experiment {
-    let window = result.window();
+fn experiment(settings: &LoadSettings, args: &LoadUrlArgs, target: &str) -> Experiment {
     let mut load = settings.plan.clone();
     if let LoadPlan::Closed { spawn_rate, .. } = &mut load {
         // All at once, as a rate.
         *spawn_rate = 1e9;
     }
+    let warmup = whole_seconds(args.warmup);
+    let length = settings.duration.map_or(Duration::ZERO, |length| whole_seconds(length.saturating_sub(warmup)));
     Experiment {
-        question: format!("How does {} behave under this load?", result.target),
+        question: format!("How does {} behave under this load?", kit::redacted(target)),
         name: "load".to_owned(),
         system: "http".to_owned(),
         deployment: DeploymentKind::External,
-        seed: result.seed,
+        seed: args.seed,
         trials: 1,
-        warmup: result.warmup,
-        duration: Duration::from_secs((window.end - window.start).into()),
-        slo: slos.to_vec(),
+        warmup,
+        duration: length.max(Duration::from_secs(1)),
+        slo: args.slo.clone(),
         load,
         timeout: settings.timeout,
         external: [("default".to_owned(), settings.base_url.clone().unwrap_or_default())].into(),
@@ -440,7 +465,7 @@ pub fn load(
     let start_unix_s = admin.clock.wall_ns() as f64 / 1e9;
     admin.control.start(origin_ns);
 
-    let mut collected = Collected::default();
+    let mut collected = Collected::new()?;
     let (mut series, mut stopped_ns) = (Vec::new(), None);
     let mut tick = 0_u32;
     while !admin.health().drained && !hosted.has_ended() {
@@ -642,7 +667,7 @@ mod tests {
             });
         }
         ops.errors.insert("HTTP 503".to_owned(), 1);
-        let records = vec![serde_json::to_string(&ops).unwrap()];
+        let records = [ops.clone()].into_iter().collect();
         LoadResult {
             target: "http://x/".to_owned(),
             plan: LoadPlan::Closed { users: 1, think: Duration::ZERO, spawn_rate: 0.0 },
@@ -768,7 +793,7 @@ mod tests {
     }
 
     fn collected(elapsed_ms: u64, plan: LoadPlan, requests: Option<u64>, counts: &[u64]) -> LoadResult {
-        let mut collected = Collected::default();
+        let mut collected = Collected::new().unwrap();
         for (second, count) in counts.iter().enumerate() {
             let line = serde_json::to_string(&answered(*count, second as u32)).unwrap();
             collected.take(&line, 0, true).unwrap();
@@ -781,6 +806,13 @@ mod tests {
     fn open(rate: f64) -> LoadPlan {
         let stages = vec![Stage { duration: None, from_per_s: rate, to_per_s: rate }];
         LoadPlan::Open { stages, poisson: false, connections: 9 }
+    }
+
+    #[test]
+    fn what_was_recorded_waits_on_disk_however_long_a_load_is() {
+        let result = collected(2000, result().plan, None, &[500, 500]);
+        assert!(result.records.is_on_disk());
+        assert_eq!(result.trial_record().ops.iter().map(|record| record.ok).collect::<Vec<_>>(), [500, 500]);
     }
 
     #[test]
@@ -832,13 +864,19 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_look_secret_are_archived_without_their_values() {
-        let line = "http://h/ -H Authorization:a -H cookie:b -H X-Api-Key:c -H my-token:d -H accept:e";
-        let settings = settings(&args(line).unwrap()).unwrap();
-        let kept = experiment(&result(), &settings, &[]).scenario.unwrap();
-        let values: Vec<_> = kept.steps[0].headers.values().map(String::as_str).collect();
+    fn what_looks_secret_is_archived_without_its_value() {
+        let line = "http://h/?token=S -z 2500ms --warmup 1s -b S{{n}} -H Authorization:a -H cookie:b -H X-Api-Key:{{n}} -H my-token:d -H accept:e";
+        let args = args(line).unwrap();
+        let settings = settings(&args).unwrap();
+        let kept = experiment(&settings, &args, "http://h/?token=S");
+        assert_eq!((kept.warmup, kept.duration), (Duration::from_secs(1), Duration::from_secs(3)));
+        assert_eq!(kept.question, "How does http://h/?token=*** behave under this load?");
+        let step = &kept.scenario.unwrap().steps[0];
+        let values: Vec<_> = step.headers.values().map(String::as_str).collect();
         assert_eq!(values, ["***", "***", "e", "***", "***"]);
-        assert_eq!(settings.scenario.steps[0].headers["Authorization"], "a", "it is sent all the same");
+        assert_eq!((step.path.as_str(), step.body.as_deref()), ("http://h/?token=***", Some("***")));
+        let sent = &settings.scenario.steps[0];
+        assert_eq!((sent.headers["Authorization"].as_str(), sent.path.as_str()), ("a", "http://h/?token=S"));
     }
 
     #[test]

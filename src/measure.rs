@@ -135,6 +135,9 @@ pub struct SecondSummary {
     pub measured: bool,
     /// Operations intended in it, however they ended.
     pub offered: u64,
+    /// Those that were answered, whatever the answer, as throughput counts them.
+    #[serde(default)]
+    pub answered: u64,
     /// Good ones.
     pub ok: u64,
     /// Refused or broken ones.
@@ -320,7 +323,7 @@ pub struct CellSummary {
 pub struct CellStream {
     /// Where all trials agree, what they say; else unknown.
     pub state: StreamState,
-    /// Why, as the first trial that says so has it.
+    /// Why: with the means over trials where they agree, else as the first trial that cannot tell has it.
     pub why: String,
     /// Trials that keep up.
     pub stable: usize,

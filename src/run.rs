@@ -8,13 +8,15 @@ use crate::deploy::in_process::InProcess;
 use crate::deploy::processes::Processes;
 use crate::deploy::trial::{self, Ended, Site};
 use crate::deploy::{Deployment, pinning};
-use crate::experiment::{DeploymentKind, Experiment, Trial};
+use crate::error::input;
+use crate::experiment::{DeploymentKind, Experiment, Levels, Trial};
 use crate::interrupt::Interrupt;
+use crate::load::Scenario;
 use crate::measure::{self, StudySummary, TrialSummary};
 use crate::progress::Progress;
 use crate::report::{self, ReportInput};
 use crate::verdict::{self, Verdict};
-use crate::{environment, schedule, systems};
+use crate::{dashboard, environment, schedule, systems};
 
 /// How to run, beside the experiment.
 #[derive(Clone, Debug, Default)]
@@ -37,23 +39,45 @@ pub struct Options {
 /// Wrong input, or surroundings that refuse something before or between trials.
 pub fn run(experiment: &Experiment, options: &Options) -> anyhow::Result<u8> {
     check_cpus(experiment)?;
+    check_whole(experiment, "write it into the file, which is one that an archive keeps")?;
     let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
     go_on(experiment, &archive, options)
 }
 
-/// Goes on with an archive that was interrupted.
+/// Goes on with an archive that was interrupted. Secrets that it has left out are taken from the experiment that it was
+/// started with, where that is `given` again.
 ///
 /// # Errors
-/// As [`run`].
-pub fn resume(archive: &Archive, options: &Options) -> anyhow::Result<u8> {
-    go_on(&archive.experiment()?, archive, options)
+/// As [`run`]; and when a secret is missing, or `given` is another experiment, as input.
+pub fn resume(archive: &Archive, given: Option<&Experiment>, options: &Options) -> anyhow::Result<u8> {
+    let mut experiment = archive.experiment()?;
+    if let Some(given) = given {
+        if given.scenario.as_ref().map(Scenario::without_secrets) != experiment.scenario {
+            let folder = archive.folder().display();
+            return Err(input(format!(
+                "the steps of {} are not those of {folder}; give the file of that run",
+                given.name
+            )));
+        }
+        experiment.scenario.clone_from(&given.scenario);
+    }
+    check_whole(&experiment, "give the file of that run as well (scalelab run FILE --resume DIR), or start it anew")?;
+    go_on(&experiment, archive, options)
+}
+
+/// Whether everything that is to be sent is known.
+fn check_whole(experiment: &Experiment, way_out: &str) -> anyhow::Result<()> {
+    match experiment.scenario.as_ref().and_then(Scenario::left_out) {
+        Some(what) => Err(input(format!("{what}, which an archive keeps in place of a secret; {way_out}"))),
+        None => Ok(()),
+    }
 }
 
 fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyhow::Result<u8> {
     let _lock = archive.lock()?;
     kit::host::raise_open_files();
     let interrupt = Interrupt::listen("stopping; what is measured is kept")?;
-    let system = systems::find(&experiment.system).ok_or_else(|| crate::error::input("unknown system"))?;
+    let system = systems::find(&experiment.system).ok_or_else(|| input("unknown system"))?;
     let budget = budget(experiment);
     let mut results = archive.results()?;
     let mut planned = schedule::initial(experiment, &archive.plan()?);
@@ -63,6 +87,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     }
     if !options.skip_health_check {
         environment::check_external(experiment)?;
+    }
+    let dashboard = options.ui.map(|addr| dashboard::serve(archive.folder(), addr)).transpose()?;
+    if let Some(dashboard) = &dashboard {
+        eprintln!("live page: {}", dashboard.url());
     }
     let processes = Processes::this_program()?;
     let (deployment, load_deployment): (&dyn Deployment, &dyn Deployment) = match experiment.deployment {
@@ -75,7 +103,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let run = environment::run_name(archive.folder());
     let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
-    let mut broken = None;
+    let (mut broken, mut cut_short) = (None, None);
     let mut set_up = SetUp::default();
     while let Some(trial) = schedule::next(experiment, &mut planned, &results) {
         archive.write_plan(&planned)?;
@@ -97,7 +125,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
                 progress.end(&summary);
                 results.push(summary);
             }
-            Ok(None) => break,
+            Ok(None) => {
+                cut_short = Some(trial);
+                break;
+            }
             Err(error) => {
                 broken = Some(error);
                 break;
@@ -121,11 +152,25 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let (study, verdict) = report(archive)?;
     print!("{}", text(archive, &study, &verdict)?);
     eprintln!("\nreport: {}", archive.report_page().display());
+    if let Some(trial) = cut_short {
+        say_so_far(experiment, archive, &trial)?;
+    }
     if interrupt.is_asked() {
         eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
         return Ok(3);
     }
     Ok(verdict::exit_code(&verdict, results.iter().any(|trial| !trial.valid)))
+}
+
+/// What a stream that was cut short came to, from what it told until then.
+fn say_so_far(experiment: &Experiment, archive: &Archive, trial: &Trial) -> anyhow::Result<()> {
+    let told = archive.journal(&trial.name)?;
+    if !told.is_empty() {
+        let window = experiment.window(&experiment.load.at(&trial.levels));
+        let until = measure::stream::last_second(&told).clamp(window.start, window.end);
+        println!("{}", measure::stream::summarize(&told, window.start..until).why);
+    }
+    Ok(())
 }
 
 /// Runs one trial and saves it; none when it was interrupted.
@@ -172,7 +217,7 @@ impl SetUp {
 fn check_cpus(experiment: &Experiment) -> anyhow::Result<()> {
     let allowed = pinning::allowed();
     for (role, limits) in &experiment.roles {
-        let cpus = limits.cpus.as_deref().map(crate::units::parse_cpus).transpose().map_err(crate::error::input)?;
+        let cpus = limits.cpus.as_deref().map(crate::units::parse_cpus).transpose().map_err(input)?;
         if let Some(cpu) = cpus.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
             let there = pinning::show(&allowed);
             let message =
@@ -223,7 +268,9 @@ fn with_input<T>(
 ) -> anyhow::Result<T> {
     let experiment = archive.experiment()?;
     let (trials, plan) = (archive.results()?, archive.plan()?);
-    let notes = systems::find(&experiment.system).map(|system| system.notes(&experiment)).unwrap_or_default();
+    let system = systems::find(&experiment.system);
+    let notes = system.map(|system| system.notes(&experiment)).unwrap_or_default();
+    let model = |levels: &Levels| system?.highest_stable_rate(&experiment, levels);
     let journals = journals(archive, study, &trials)?;
     body(&ReportInput {
         experiment: &experiment,
@@ -234,7 +281,7 @@ fn with_input<T>(
         planned: plan.len(),
         notes: &notes,
         journals: &journals,
-        highest_stable_rate: None,
+        highest_stable_rate: Some(&model),
     })
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use kit::Clock;
 use kit::shutdown::{self, Shutdown, Stopper};
+use kit::{Clock, OpsRecord};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -204,17 +204,31 @@ fn errors(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 }
 
 fn timer(bench: &Bench<'_>, rate_per_s: u32) -> anyhow::Result<Vec<Row>> {
-    let result = bench.open("/fast", rate_per_s, 2, 50)?;
+    const SECONDS: u64 = 2;
+    let result = bench.open("/fast", rate_per_s, SECONDS, 50)?;
+    Ok(timer_rows(rate_per_s, SECONDS, &result.ops))
+}
+
+/// A timer that sent nothing was late for everything.
+fn timer_rows(rate_per_s: u32, seconds: u64, ops: &OpsRecord) -> Vec<Row> {
+    let what = |name: &str| format!("timer at {rate_per_s}/s: {name}");
+    let expected = u64::from(rate_per_s) * seconds;
+    let sent = Row {
+        what: what("requests"),
+        measured: ops.ok.to_string(),
+        expected: format!("{expected}, at least 99.9 % of them"),
+        pass: ops.ok as f64 >= 0.999 * expected as f64,
+    };
     let row = |name: &str, quantile, most_us: f64| {
-        let measured = result.ops.lag.quantile(quantile).unwrap_or_default().as_secs_f64() * 1e6;
+        let measured = ops.lag.quantile(quantile).map(|lag| lag.as_secs_f64() * 1e6);
         Row {
-            what: format!("timer at {rate_per_s}/s: late at {name}"),
-            measured: format!("{measured:.0} µs"),
+            what: what(&format!("late at {name}")),
+            measured: measured.map_or_else(|| "nothing".to_owned(), |us| format!("{us:.0} µs")),
             expected: format!("≤ {most_us:.0} µs (idle machine: 100 µs, 1000 µs)"),
-            pass: measured <= most_us,
+            pass: measured.is_some_and(|us| us <= most_us),
         }
     };
-    Ok(vec![row("p50", 0.5, 500.0), row("p99", 0.99, 5000.0)])
+    vec![sent, row("p50", 0.5, 500.0), row("p99", 0.99, 5000.0)]
 }
 
 fn ceiling(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
@@ -334,6 +348,17 @@ mod tests {
         let server = Server::start().unwrap();
         let rows = errors(&Bench { server: &server, seed: 0 }).unwrap();
         assert!(rows.iter().all(|row| row.pass), "{rows:#?}");
+    }
+
+    #[test]
+    fn a_timer_that_sent_nothing_or_not_all_was_not_on_time() {
+        let passes = |ops: &OpsRecord| timer_rows(1000, 2, ops).iter().map(|row| row.pass).collect::<Vec<_>>();
+        assert_eq!(passes(&OpsRecord::default()), [false, false, false]);
+        let mut ops = OpsRecord { ok: 1_997, ..OpsRecord::default() };
+        ops.lag.record_many(50_000, 1_997);
+        assert_eq!(passes(&ops), [false, true, true]);
+        ops.ok += 1;
+        assert_eq!(passes(&ops), [true, true, true]);
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub trait System: Sync {
     fn is_stream(&self) -> bool {
         false
     }
+    /// The largest rate that a cell of a stream bears by its model, in the unit of the factor `rate`; none where the
+    /// model sets no limit, or there is no model.
+    fn highest_stable_rate(&self, _: &Experiment, _: &Levels) -> Option<f64> {
+        None
+    }
     /// What the report should say of the settings.
     fn notes(&self, experiment: &Experiment) -> Vec<String>;
 }

@@ -72,8 +72,11 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
     let admin_token = kit::secret()?;
     let processes = Processes::this_program()?;
     let mut started: Vec<(&str, Box<dyn Replica>)> = Vec::new();
-    for part in &assembly.parts {
+    'starting: for part in &assembly.parts {
         for replica in 1..=part.replicas {
+            if interrupt.is_asked() {
+                break 'starting;
+            }
             let port = if part.role == entry { args.port.unwrap_or(part.port) } else { part.port };
             let mut config = RoleConfig::new(part.role);
             config.replica = replica;
@@ -101,7 +104,12 @@ pub fn run(args: &UpArgs) -> anyhow::Result<u8> {
                 ready_within: READY_WITHIN,
                 interrupted: &interrupted,
             };
-            let running = processes.launch(&launch)?;
+            let running = match processes.launch(&launch) {
+                Ok(running) => running,
+                // What was being started is gone; what runs is stopped below.
+                Err(_) if interrupt.is_asked() => break 'starting,
+                Err(error) => return Err(error),
+            };
             println!("{:<14} http://{}", part.role, running.addr());
             started.push((part.role, running));
         }

@@ -255,7 +255,8 @@ fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
 }
 
 /// Decides all objectives of one level of a search together: fail when one fails, unknown when one is. Whether users or
-/// the system set the rate plays no part, because the objectives are asked at this level, not of the system's limit.
+/// the system set the rate plays no part, because the objectives are asked at this level, not of the system's limit. A
+/// level that passed is no evidence of a capacity where a guard touches that; one that failed is one all the same.
 pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
     let mut plain = cell.clone();
     plain.guards.retain(|guard| guard.id != "client-bound");
@@ -267,7 +268,11 @@ pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
             Decision::Pass => {}
         }
     }
-    whole
+    let doubt = plain.guards.iter().find(|guard| guard.touches.iter().any(|touched| touched == "capacity"));
+    match (whole, doubt) {
+        (Decision::Pass, Some(guard)) => Decision::Unknown(format!("{}: {}", guard.id, guard.what)),
+        (whole, _) => whole,
+    }
 }
 
 fn shown(key: &str, low: f64, high: f64) -> String {
@@ -329,10 +334,15 @@ pub struct Verdict {
 /// Judges a study: every objective at every cell, or, of a search, whether each curve has a level that meets them.
 /// `missing` planned trials have not been run; what they would have said is unknown, unless something failed already.
 pub fn judge(experiment: &Experiment, study: &StudySummary, missing: usize) -> Verdict {
+    let is_stream = study.is_stream();
     let cells: Vec<(String, &CellSummary)> = study
         .curves
         .iter()
-        .flat_map(|curve| curve.cells.iter().map(move |cell| (place(study.x.as_deref(), &curve.label, cell.x), cell)))
+        .flat_map(|curve| {
+            // The one curve of a stream needs no name.
+            let label = if is_stream && curve.label == "all" { "" } else { curve.label.as_str() };
+            curve.cells.iter().map(move |cell| (place(study.x.as_deref(), label, cell.x), cell))
+        })
         .collect();
     let decisions = match (&study.search, &experiment.search) {
         (Some(found), Some(search)) => {
@@ -363,7 +373,11 @@ pub fn exit_code(verdict: &Verdict, any_invalid: bool) -> u8 {
 }
 
 fn place(x: Option<&str>, label: &str, at: f64) -> String {
-    x.map_or_else(|| label.to_owned(), |x| format!("{label}, {x} {at}"))
+    match x {
+        Some(x) if label.is_empty() => format!("{x} {at}"),
+        Some(x) => format!("{label}, {x} {at}"),
+        None => label.to_owned(),
+    }
 }
 
 fn each(slos: &[Slo], cells: &[(String, &CellSummary)]) -> Vec<(String, Decision)> {
@@ -506,6 +520,23 @@ mod tests {
             (word("p95 <= 100ms"), word("p95 <= 10ms"), word("p50 <= 100ms")),
             (Word::Unknown, Word::Fail, Word::Pass)
         );
+    }
+
+    #[test]
+    fn a_level_that_the_generator_limited_does_not_pass_a_search_and_fails_all_the_same() {
+        use crate::measure::samples::{Made, trial};
+        let level = |id: &str, touched: &str, text: &str| {
+            let mut run = trial(&Made::default());
+            let touches = vec!["latency".to_owned(), touched.to_owned()];
+            let (at, what, advice) = (String::new(), "seen".to_owned(), String::new());
+            run.guards.push(Guard { id: id.to_owned(), touches, at, what, advice });
+            decide_level(&[parse(text).unwrap()], &study::cell(&[&run], 0.0, ""))
+        };
+        let doubted = Decision::Unknown("generator-limited: seen".to_owned());
+        assert_eq!(level("generator-limited", "capacity", "errors <= 1%"), doubted);
+        assert_eq!(level("generator-limited", "capacity", "goodput >= 9999/s"), Decision::Fail);
+        assert_eq!(level("client-bound", "capacity", "errors <= 1%"), Decision::Pass);
+        assert_eq!(level("not-steady", "throughput", "errors <= 1%"), Decision::Pass);
     }
 
     #[test]

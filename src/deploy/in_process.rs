@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use kit::usage::{self, Usage};
 use kit::{Clock, host};
 
@@ -87,7 +88,7 @@ impl Replica for Threads {
 
     fn stop(&mut self) -> anyhow::Result<()> {
         self.hosted.request_stop();
-        self.hosted.join()
+        self.hosted.join().with_context(|| format!("role {} ended with an error when it was stopped", self.name))
     }
 
     fn pid(&self) -> Option<u32> {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -163,15 +163,17 @@ impl Process {
         }
     }
 
-    fn end_now(&mut self) {
+    /// Kills what is left of it; says how it ended, unless that was said before.
+    fn end_now(&mut self) -> Option<ExitStatus> {
         if self.reaped {
-            return;
+            return None;
         }
         if let Some(pid) = self.pid_fd() {
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        let _ = self.child.wait();
+        let status = self.child.wait().ok();
         self.reaped = true;
+        status
     }
 }
 
@@ -210,14 +212,15 @@ impl Replica for Process {
             let _ = kill_process(pid, Signal::TERM);
         }
         let in_time = self.wait_for_end(HARD_DEADLINE + GRACE);
-        self.end_now();
-        match in_time {
-            true => Ok(()),
-            false => anyhow::bail!(
-                "role {} did not stop in time and was killed; its log is {}",
-                self.name,
-                self.log.display()
-            ),
+        let (name, log) = (self.name.clone(), self.log.clone());
+        match self.end_now() {
+            _ if !in_time => {
+                anyhow::bail!("role {name} did not stop in time and was killed; its log is {}", log.display())
+            }
+            Some(status) if !status.success() => {
+                anyhow::bail!("role {name} ended with an error when it was stopped ({status}): {}", last_words(&log))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -70,7 +70,7 @@ struct Running {
 }
 
 /// The longest one operation may take, in time-outs: connecting, the exchange, and both again after a lost connection.
-const TIMEOUTS_OF_AN_OPERATION: u32 = 4;
+pub const TIMEOUTS_OF_AN_OPERATION: u32 = 4;
 
 /// The gauge that says how long accounts and data took to make, in seconds, before anything was measured.
 pub const SET_UP: &str = "set_up_s";
@@ -79,7 +79,7 @@ pub const SET_UP: &str = "set_up_s";
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The same for a generator, which makes its users' accounts before.
-const SET_UP_WITHIN: Duration = Duration::from_secs(900);
+pub const SET_UP_WITHIN: Duration = Duration::from_secs(900);
 
 /// How often the lab looks whether a drain is over.
 const LOOK: Duration = Duration::from_millis(20);
@@ -327,15 +327,8 @@ fn start_load(
 }
 
 /// The lab's own generator, as a part of every cell whose system has an entry for it.
-const LOAD: Part = Part {
-    role: "load",
-    replicas: 1,
-    peers: &[],
-    database: None,
-    port: 0,
-    under_test: false,
-    measures: true,
-};
+const LOAD: Part =
+    Part { role: "load", replicas: 1, peers: &[], database: None, port: 0, under_test: false, measures: true };
 
 /// Where the system of a trial is, when it runs elsewhere.
 pub fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {

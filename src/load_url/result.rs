@@ -30,9 +30,8 @@ pub struct LoadResult {
     pub elapsed: Duration,
     /// All measured operations.
     pub ops: OpsRecord,
-    /// Every operations record, warm-up included, as it is written: a JSON object. Decoded they would take a hundred
-    /// times the memory.
-    pub records: Vec<String>,
+    /// Every operations record, warm-up included.
+    pub records: OpsLog,
     /// The measured seconds.
     pub seconds: Vec<Second>,
     /// The generator's gauges.
@@ -59,7 +58,7 @@ pub struct Second {
 impl LoadResult {
     /// Total times of all operations, as the field counts them: those that were refused are in.
     pub fn latency(&self) -> Latencies {
-        all_times(&self.ops)
+        self.ops.all_times()
     }
 
     /// Operations that were answered, whatever the answer.
@@ -87,9 +86,9 @@ impl LoadResult {
     /// The same as the record of a trial, which is what summaries, guards, verdicts and archives are made of.
     pub fn trial_record(&self) -> TrialRecord {
         TrialRecord {
-            trial: Trial { seed: self.seed, ..Trial::new(0, Levels::new(), 0, self.seed) },
+            trial: trial(self.seed),
             load: self.offered(),
-            ops: self.log(),
+            ops: self.records.clone(),
             series: self.series.iter().map(|point| self.sample(point)).collect(),
             window: self.window(),
             measured_s: Some(self.elapsed.as_secs_f64()),
@@ -122,15 +121,6 @@ impl LoadResult {
         plan
     }
 
-    fn log(&self) -> OpsLog {
-        let mut log = OpsLog::default();
-        for line in &self.records {
-            // Cannot fail: it was read before.
-            let _ = log.add(line);
-        }
-        log
-    }
-
     fn sample(&self, point: &Point) -> Sample {
         Sample {
             t_s: (point.at_ns as f64 - self.origin_ns as f64) / 1e9,
@@ -142,24 +132,19 @@ impl LoadResult {
     }
 }
 
+/// The one trial of a load.
+pub fn trial(seed: u64) -> Trial {
+    Trial { seed, ..Trial::new(0, Levels::new(), 0, seed) }
+}
+
 fn ceil_s(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }
 
-/// Total times of all operations of a record, failed ones too.
-fn all_times(record: &OpsRecord) -> Latencies {
-    let mut all = record.total.clone();
-    if let Some(failed) = &record.failed_total {
-        all.add(failed);
-    }
-    all
-}
-
 /// Collects records as they are read, and knows what has happened so far.
-#[derive(Default)]
 pub struct Collected {
-    /// Lines of seconds that are over.
-    pub lines: Vec<String>,
+    /// Records of seconds that are over: on disk, because they grow with time.
+    records: OpsLog,
     /// The last sequence number read.
     pub seq: u64,
     /// Merged over all seconds that are over and measured.
@@ -169,10 +154,24 @@ pub struct Collected {
 }
 
 impl Collected {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// When there is no place for temporary files.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            records: OpsLog::new()?,
+            seq: 0,
+            merged: OpsRecord::default(),
+            seconds: BTreeMap::new(),
+            done: Vec::new(),
+        })
+    }
+
     /// Takes what a generator gave. Seconds that are still open count only when `last` says that nothing more comes.
     ///
     /// # Errors
-    /// When a line is not an operations record.
+    /// When a line is not an operations record, or the disk is full.
     pub fn take(&mut self, text: &str, warmup_s: u32, last: bool) -> anyhow::Result<()> {
         for line in text.lines() {
             let record: OpsRecord = serde_json::from_str(line)?;
@@ -180,7 +179,7 @@ impl Collected {
                 continue;
             }
             self.seq = self.seq.max(record.seq);
-            self.lines.push(line.to_owned());
+            self.records.append(record.second, line)?;
             if record.second >= warmup_s {
                 self.merged.merge(&record);
                 self.seconds.entry(record.second).or_default().merge(&record);
@@ -209,8 +208,8 @@ impl Collected {
         self.seconds.iter().next_back().map(|(second, record)| Second::of(*second, record))
     }
 
-    /// Everything: merged, by second, and as lines.
-    pub fn finish(self) -> (OpsRecord, Vec<Second>, Vec<String>) {
+    /// Everything: merged, by second, and as records.
+    pub fn finish(self) -> (OpsRecord, Vec<Second>, OpsLog) {
         let mut seconds: BTreeMap<u32, Second> = BTreeMap::new();
         for second in self.done {
             let into = seconds.entry(second.second).or_default();
@@ -220,13 +219,13 @@ impl Collected {
                 *into += count;
             }
         }
-        (self.merged, seconds.into_values().collect(), self.lines)
+        (self.merged, seconds.into_values().collect(), self.records)
     }
 }
 
 impl Second {
     fn of(second: u32, record: &OpsRecord) -> Self {
-        let all = all_times(record);
+        let all = record.all_times();
         let latency = (all.count() > 0)
             .then(|| [0.5, 0.9, 0.95, 0.99, 1.0].map(|quantile| all.quantile(quantile).unwrap_or_default()));
         Self { second, counts: [record.ok, record.failed, record.unknown, record.wrong], latency }

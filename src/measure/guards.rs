@@ -200,9 +200,7 @@ fn refusals_hide_latency(summary: &TrialSummary) -> Option<Guard> {
 fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
     let measured = || summary.seconds.iter().filter(|second| second.measured);
     let why = match record.load {
-        LoadPlan::Closed { .. } => {
-            steady::unsteady(&measured().map(|s| (s.ok + s.failed + s.wrong) as f64).collect::<Vec<_>>())
-        }
+        LoadPlan::Closed { .. } => steady::unsteady(&measured().map(|s| s.answered as f64).collect::<Vec<_>>()),
         LoadPlan::Open { .. } => steady::falls_behind(&measured().filter_map(|s| s.latency.avg).collect::<Vec<_>>()),
     }?;
     let advice =
@@ -256,10 +254,14 @@ fn source_growth(record: &TrialRecord, name: &str) -> Vec<f64> {
 /// and how many of them end, depends on how long was measured.
 fn backlog(stream: &StreamSummary, summary: &TrialSummary) -> Option<Guard> {
     let waiting = match stream.batches.queued {
-        1 => "1 batch waited".to_owned(),
-        queued => format!("{queued} batches waited"),
+        0 => String::new(),
+        1 => ", and 1 batch waited".to_owned(),
+        queued => format!(", and {queued} batches waited"),
     };
-    let what = format!("{waiting} at the end of the measured window");
+    let what = match stream.last_scheduling_delay_ms {
+        Some(delay) => format!("the scheduling delay had grown to {}{waiting}", stream::span(delay)),
+        None => format!("no batch had started{waiting}"),
+    };
     let advice = "total delay and throughput of a stream that falls behind depend on how long was measured; \
                   judge it by its processing time and by how much the delay grows a batch";
     let touches = ["throughput", "goodput", "latency", "efficiency", "capacity"];

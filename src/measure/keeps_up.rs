@@ -89,8 +89,8 @@ fn over(curve: &Curve, x: &str) -> String {
     let subject = subject(&curve.label, std::slice::from_ref(curve), x);
     let found = match (stable.as_slice(), behind.as_slice()) {
         ([], []) => format!("whether {subject} keeps up cannot be told"),
-        (stable, []) => format!("{subject} keeps up at {}", all(stable)),
-        ([], behind) => format!("{subject} falls behind at {}", all(behind)),
+        (stable, []) => format!("{subject} keeps up at {}", words::stream_range(stable, x)),
+        ([], behind) => format!("{subject} falls behind at {}", words::stream_range(behind, x)),
         ([.., last], [first, ..]) if last < first => {
             format!("{subject} holds up to {}; at {} it falls behind", all(&[*last]), one(*first))
         }

@@ -95,7 +95,11 @@ impl OpsLog {
         })
     }
 
-    fn append(&mut self, second: u32, line: &str) -> anyhow::Result<()> {
+    /// Adds the line of a record that was read already.
+    ///
+    /// # Errors
+    /// When the disk refuses, as surroundings.
+    pub fn append(&mut self, second: u32, line: &str) -> anyhow::Result<()> {
         match &mut self.kept {
             Kept::Memory(bytes) => bytes.extend_from_slice(line.as_bytes()),
             Kept::Disk(file) => file.write_all_at(line.as_bytes(), self.end).map_err(|error| {
@@ -105,6 +109,12 @@ impl OpsLog {
         self.places.push(Place { second, at: self.end, length: line.len() as u32 });
         self.end += line.len() as u64;
         Ok(())
+    }
+
+    /// Whether memory is free of what it holds.
+    #[cfg(test)]
+    pub fn is_on_disk(&self) -> bool {
+        matches!(self.kept, Kept::Disk(_))
     }
 
     /// The records in the order of their seconds.

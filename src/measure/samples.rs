@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::experiment::{Experiment, Level, Levels, LoadPlan, Trial};
-use crate::measure::{Participant, Sample, TrialRecord, TrialSummary, summarize_trial};
+use crate::measure::{Participant, Sample, Spread, TrialRecord, TrialSummary, guards, stream, summarize_trial};
 use kit::batch::{Batch, Engine, Entry, Status};
 use kit::{Op, OpsRecord, Outcome};
 
@@ -216,11 +216,15 @@ impl MadeStream {
             let of_record = Op { intended_ns: early_ns, released_ns: early_ns, units: 1, ..batch_op };
             add("record", 1, &of_record, 1_000);
         }
+        self.record_of(ops.into_values().collect())
+    }
+
+    fn record_of(&self, ops: Vec<OpsRecord>) -> TrialRecord {
         let stage = crate::load::Stage { duration: None, from_per_s: self.rate, to_per_s: self.rate };
         TrialRecord {
             trial: Trial { index: 0, name: "000".to_owned(), levels: Levels::new(), repetition: 0, seed: 1 },
             load: LoadPlan::Open { stages: vec![stage], poisson: false, connections: 1 },
-            ops: ops.into_values().collect(),
+            ops: ops.into_iter().collect(),
             series: Vec::new(),
             window: 0..self.seconds,
             measured_s: None,
@@ -230,11 +234,19 @@ impl MadeStream {
         }
     }
 
-    /// The summary of a trial with these levels.
+    /// The summary of a trial with these levels: what its journal says, and operations that are the same for all, because
+    /// most tests are not about them.
     pub fn trial(&self, index: usize, levels: &[(&str, i64)]) -> TrialSummary {
-        let mut summary = summarize_trial(&self.record());
+        static PLAIN: OnceLock<TrialSummary> = OnceLock::new();
+        let mut summary = PLAIN.get_or_init(|| summarize_trial(&MadeStream::of(1_000.0).record())).clone();
+        let mut stream = stream::summarize(&self.journal(), 0..self.seconds);
+        let total_ms = stream.avg_total_delay_ms;
+        stream.record_latency = total_ms.map(|ms| Spread { p95: Some(ms + self.interval_ms), ..Spread::default() });
+        summary.latency_count = stream.batches.completed;
+        summary.stream = Some(stream);
         summary.levels = levels.iter().map(|(name, level)| ((*name).to_owned(), Level::Int(*level))).collect();
         (summary.index, summary.name) = (index, format!("{index:03}"));
+        summary.guards = guards::of_trial(&self.record_of(Vec::new()), &summary);
         summary
     }
 }

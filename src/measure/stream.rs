@@ -132,6 +132,11 @@ pub struct StreamSummary {
     pub null_reasons: BTreeMap<String, String>,
 }
 
+/// The second in which the last batch was due that was told of.
+pub fn last_second(entries: &[Entry]) -> u32 {
+    latest(entries).values().map(|batch| (batch.time_ms / 1e3) as u32 + 1).max().unwrap_or(0)
+}
+
 /// A stream in numbers. `window` is in seconds since the start of the schedule; a later entry of a batch replaces an
 /// earlier one. Record latency is left to the caller, who has the operations.
 pub fn summarize(entries: &[Entry], window: Range<u32>) -> StreamSummary {
@@ -354,16 +359,14 @@ impl Seen<'_> {
         let grows = growth.is_some_and(|growth| growth.low > level_ms);
         let is_level = growth.is_some_and(|growth| growth.high < level_ms)
             || summary.max_scheduling_delay_ms.is_some_and(|most| most < interval_ms);
-        let processing = processing_words(summary, took);
+        let took_ms = took.map(|took| took.estimate).or(summary.avg_processing_time_ms).unwrap_or_default();
         if grows || took.is_some_and(|took| took.low > limit_ms) {
-            let growth = growth.filter(|growth| growth.estimate > 0.0).map(|growth| growth_words(growth.estimate));
-            let growth =
-                growth.map_or_else(String::new, |growth| format!(" and the scheduling delay grows by {growth}"));
-            (StreamState::FallsBehind, format!("falls behind: {processing}{growth}"))
+            let growth_ms = growth.map_or(0.0, |growth| growth.estimate);
+            (StreamState::FallsBehind, falls_behind(summary, took_ms, growth_ms))
         } else if is_level && took.is_some_and(|took| took.high < limit_ms) {
-            let delay = span(summary.avg_scheduling_delay_ms.unwrap_or_default());
-            (StreamState::Stable, format!("stable: {processing}, the scheduling delay stays at {delay}"))
+            (StreamState::Stable, stable(summary, took_ms, summary.avg_scheduling_delay_ms.unwrap_or_default()))
         } else {
+            let processing = processing_words(summary, took_ms);
             let within = |interval: Option<Interval>| {
                 interval.map_or_else(
                     || "no interval".to_owned(),
@@ -432,8 +435,20 @@ impl Seen<'_> {
 /// Why nothing can be said of a journal without its engine.
 pub const NO_ENGINE: &str = "the engine did not say how it is set up";
 
-fn processing_words(summary: &StreamSummary, took: Option<Interval>) -> String {
-    let took = span(took.map(|took| took.estimate).or(summary.avg_processing_time_ms).unwrap_or_default());
+fn falls_behind(summary: &StreamSummary, took_ms: f64, growth_ms: f64) -> String {
+    let growth = match growth_ms > 0.0 {
+        true => format!(" and the scheduling delay grows by {}", growth_words(growth_ms)),
+        false => String::new(),
+    };
+    format!("falls behind: {}{growth}", processing_words(summary, took_ms))
+}
+
+fn stable(summary: &StreamSummary, took_ms: f64, delay_ms: f64) -> String {
+    format!("stable: {}, the scheduling delay stays at {}", processing_words(summary, took_ms), span(delay_ms))
+}
+
+fn processing_words(summary: &StreamSummary, took_ms: f64) -> String {
+    let took = span(took_ms);
     let at_a_time = match summary.concurrent_jobs {
         0 | 1 => String::new(),
         jobs => format!(" with {jobs} jobs at a time"),
@@ -547,7 +562,22 @@ impl CellStream {
                 number(StreamState::Stable)
             ),
             (StreamState::Unknown, Some(unknown)) => unknown.why.clone(),
-            _ => told.why.clone(),
+            _ if all == 1 => told.why.clone(),
+            _ => {
+                let mean = |of: fn(&StreamSummary) -> Option<f64>| {
+                    let each: Option<Vec<f64>> = trials.clone().map(of).collect();
+                    each.and_then(|each| stats::mean(&each))
+                };
+                let took = mean(|trial| trial.avg_processing_time_ms);
+                let delay = mean(|trial| trial.avg_scheduling_delay_ms);
+                let growth = mean(|trial| Some(trial.delay_growth_ms_per_batch?.estimate));
+                let why = match (state, took, delay) {
+                    (StreamState::Stable, Some(took), Some(delay)) => stable(first, took, delay),
+                    (_, Some(took), _) => falls_behind(first, took, growth.unwrap_or(0.0)),
+                    _ => told.why.clone(),
+                };
+                format!("{why} (all {all} trials)")
+            }
         };
         Some(Self {
             state,
@@ -653,7 +683,7 @@ mod tests {
                 "unknown: only one batch ended in the measured window",
             ),
             (
-                MadeStream { processing: vec![1_900.0, 2_100.0].repeat(28), ..MadeStream::default() },
+                MadeStream { processing: [1_900.0, 2_100.0].repeat(28), ..MadeStream::default() },
                 StreamState::Unknown,
                 "unknown: processing takes 2 s of every 2 s (95 % interval",
             ),
@@ -734,5 +764,9 @@ mod tests {
         assert_eq!(of(&[&stable, &stable]), Some(StreamState::Stable));
         assert_eq!(of(&[&behind, &behind]), Some(StreamState::FallsBehind));
         assert_eq!((of(&[&stable, &behind]), of(&[])), (Some(StreamState::Unknown), None));
+        let slower = summary(&MadeStream::of(2_631.0));
+        let why = "falls behind: processing takes 2.581 s of every 2 s and the scheduling delay grows by 0.581 s a batch \
+                   (all 2 trials)";
+        assert_eq!(CellStream::of([&behind, &slower].into_iter()).unwrap().why, why);
     }
 }

@@ -313,6 +313,7 @@ fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
         second: ops.second,
         measured: record.window.contains(&ops.second),
         offered: ops.count(),
+        answered: answered(ops),
         ok: ops.ok,
         failed: ops.failed,
         unknown: ops.unknown,
@@ -473,6 +474,29 @@ mod tests {
         add(&mut record, 5, 20, &op(Outcome::Wrong, 0, 1), None);
         add(&mut record, 5, 50, &op(Outcome::Failed, 0, 1), Some("the queue is full"));
         assert_eq!(summarize_trial(&record).throughput_rps, Some(5.0));
+    }
+
+    #[test]
+    fn a_second_counts_as_answered_what_throughput_counts() {
+        let mut record = record(100, 1);
+        add(&mut record, 5, 500, &op(Outcome::Unknown, 502, 1), None);
+        add(&mut record, 5, 300, &op(Outcome::Failed, 503, 1), None);
+        add(&mut record, 5, 500, &op(Outcome::Failed, 0, 1), Some("connection refused"));
+        let summary = summarize_trial(&record);
+        let measured = summary.seconds.iter().filter(|second| second.measured);
+        assert_eq!(measured.map(|second| second.answered).sum::<u64>(), 1_800);
+        assert_eq!((summary.seconds[5].answered, summary.throughput_rps), (900, Some(180.0)));
+    }
+
+    #[test]
+    fn a_rate_of_answers_that_falls_is_not_steady_however_many_are_refused_a_connection() {
+        let mut record = record(0, 1);
+        for second in 2..12 {
+            let answered = 100 - 5 * u64::from(second - 2);
+            add(&mut record, second, answered, &op(Outcome::Ok, 200, 1), None);
+            add(&mut record, second, 100 - answered, &op(Outcome::Failed, 0, 1), Some("connection refused"));
+        }
+        assert!(guard_ids(&summarize_trial(&record)).contains(&"not-steady".to_owned()));
     }
 
     #[test]

@@ -74,6 +74,14 @@ pub fn stream_levels(levels: &[f64], factor: &str) -> String {
     }
 }
 
+/// The same of levels without a gap between them, of which the ends are enough: `every level from 60 to 300 lines/s`.
+pub fn stream_range(levels: &[f64], factor: &str) -> String {
+    let ([first, _, _, .., last], false) = (levels, factor.ends_with("_ms")) else {
+        return stream_levels(levels, factor);
+    };
+    format!("every level from {} to {}", stream_level(*first, factor), stream_levels(&[*last], factor))
+}
+
 /// One level, where the factor was named before: `120`, `2 s`.
 pub fn stream_level(level: f64, factor: &str) -> String {
     if factor.ends_with("_ms") { span(level) } else { level.to_string() }
@@ -147,6 +155,17 @@ mod tests {
         assert_eq!(levels(&[1.0], "workers"), "1 worker");
         assert_eq!(levels(&[100.0, 200.0], "rate"), "100 and 200 operations/s");
         assert_eq!(levels(&[8.0, 64.0], "batch"), "batch 8 and 64");
+    }
+
+    #[test]
+    fn levels_of_streams_are_listed_with_their_units() {
+        assert_eq!(stream_levels(&[100.0, 120.0], "rate"), "100 and 120 lines/s");
+        assert_eq!(stream_levels(&[500.0], "batch_interval_ms"), "an interval of 500 ms");
+        assert_eq!(stream_levels(&[500.0, 2_000.0], "batch_interval_ms"), "intervals of 500 ms and 2 s");
+        assert_eq!(stream_levels(&[5.0, 15.0], "cost_ms"), "costs of 5 ms and 15 ms");
+        assert_eq!((stream_levels(&[1.0], "cores"), stream_level(4.0, "cores")), ("1 core".to_owned(), "4".to_owned()));
+        assert_eq!(stream_range(&[60.0, 120.0, 180.0, 240.0], "rate"), "every level from 60 to 240 lines/s");
+        assert_eq!((of_stream("partitions", 3.0).as_deref(), of_stream("users", 3.0)), (Some("3 partitions"), None));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn stats_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> Str
 }
 
 fn stats_row(method: &str, name: &str, record: &OpsRecord, duration_s: f64) -> String {
-    let times = all_times(record);
+    let times = record.all_times();
     let mut fields = vec![field(method), field(name), record.count().to_string(), failures(record).to_string()];
     fields.extend(totals(&times, record));
     fields.push(rate(record.count(), duration_s));
@@ -60,17 +60,18 @@ pub fn history_row(unix_s: u64, users: u32, second: &OpsRecord, running: &OpsRec
     let mut fields = vec![unix_s.to_string(), users.to_string(), String::new(), "Aggregated".to_owned()];
     fields.push(rate(second.count(), 1.0));
     fields.push(rate(failures(second), 1.0));
-    fields.extend(percentiles(&all_times(second)));
+    fields.extend(percentiles(&second.all_times()));
     fields.push(running.count().to_string());
     fields.push(failures(running).to_string());
-    fields.extend(totals(&all_times(running), running));
+    fields.extend(totals(&running.all_times(), running));
     line(&fields)
 }
 
-/// `failures.csv`: what did not end well, by method, name and reason; first and last seen as unix seconds.
-pub fn failures_csv(ops: &OpsLog, methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
+/// `failures.csv`: what of the operations intended in `window` did not end well, by method, name and reason; first and
+/// last seen as unix seconds.
+pub fn failures_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
     let mut rows: BTreeMap<(String, String, String), (u64, u32, u32)> = BTreeMap::new();
-    for record in ops.iter() {
+    for record in ops.iter().filter(|record| window.contains(&record.second)) {
         for (error, count) in record.errors.iter().filter(|(_, count)| **count > 0) {
             let row = rows.entry((methods(&record.kind), record.kind.clone(), error.clone())).or_insert((
                 0,
@@ -122,14 +123,6 @@ fn figure_row(figure: &Figure, panel: &Panel, curve: &FigureCurve, point: &Point
 
 fn failures(record: &OpsRecord) -> u64 {
     record.count() - record.ok
-}
-
-fn all_times(record: &OpsRecord) -> Latencies {
-    let mut times = record.total.clone();
-    if let Some(failed) = &record.failed_total {
-        times.add(failed);
-    }
-    times
 }
 
 /// Median, mean, smallest and largest time, and mean size; zeros while there is nothing, as Locust has it.
@@ -233,12 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_by_reason_with_when_they_were_seen() {
-        let ops = [second(2, "/tasks", &[], 1), second(7, "/tasks", &[10], 2), second(9, "/tasks", &[10], 0)];
+    fn failures_of_the_window_are_counted_by_reason_with_when_they_were_seen() {
+        let ops = [
+            second(1, "/tasks", &[], 9),
+            second(2, "/tasks", &[], 1),
+            second(7, "/tasks", &[10], 2),
+            second(9, "/tasks", &[10], 0),
+            second(12, "/tasks", &[], 9),
+        ];
         expect![[r#"
             Method,Name,Error,Occurrences,First Seen,Last Seen
             GET,/tasks,"status 503, ""busy""",3,1700000002,1700000007
         "#]]
-        .assert_eq(&failures_csv(&ops.into_iter().collect(), &get, 1_700_000_000));
+        .assert_eq(&failures_csv(&ops.into_iter().collect(), 2..12, &get, 1_700_000_000));
     }
 }

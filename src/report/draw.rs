@@ -106,10 +106,12 @@ pub fn shapes(figure: &Figure, measure: Measure) -> Vec<Shape> {
     let columns = figure.columns();
     let rows = figure.panels.len().div_ceil(columns).max(1);
     let width = (WIDTH - 2.0 * MARGIN - gap * (columns as f64 - 1.0)) / columns as f64;
-    let height = (bottom - top) / rows as f64;
+    // The name of an axis stands at the lower edge of its panel, the title of the next one at the upper edge.
+    let between = 20.0;
+    let height = (bottom - top - between * (rows as f64 - 1.0)) / rows as f64;
     for (place, panel) in figure.panels.iter().enumerate() {
         let left = MARGIN + (place % columns) as f64 * (width + gap);
-        let top = top + (place / columns) as f64 * height;
+        let top = top + (place / columns) as f64 * (height + between);
         page.panel(panel, Rect { left, top, right: left + width, bottom: top + height }, direct);
     }
     page.shapes
@@ -214,7 +216,7 @@ impl Page<'_> {
         self.bands(panel, &frame);
         self.y_axis(&frame, &y_ticks, &y_labels);
         self.x_axis(&panel.x, &frame, &ticks(&panel.x, x_range(panel)));
-        panel.lines.iter().for_each(|line| self.line(line, &frame));
+        panel.lines.iter().for_each(|line| self.line(line, &frame, panel));
         for (place, curve) in panel.curves.iter().enumerate() {
             self.curve(curve, &frame.beside(place, panel.curves.len(), curve.style));
         }
@@ -269,7 +271,10 @@ impl Page<'_> {
         for band in &panel.bands {
             let (left, right) = (frame.x.within(band.from), frame.x.within(band.to));
             self.area(left, plot.top, right, plot.bottom, Ink::Muted, 0.10);
-            self.text((left + 8.0, plot.top + 16.0), &band.label, SMALL, Anchor::Start, Ink::Muted);
+            let width = (self.measure)(SMALL, false, &band.label);
+            let rows = [plot.top + 16.0, plot.bottom - 16.0];
+            let row = rows.into_iter().min_by_key(|row| covered(panel, frame, left + 8.0, width, *row));
+            self.text((left + 8.0, row.unwrap_or(rows[0])), &band.label, SMALL, Anchor::Start, Ink::Muted);
         }
         for line in &panel.lines {
             let ink = line.color.map_or(Ink::Ink, Ink::Curve);
@@ -290,7 +295,7 @@ impl Page<'_> {
         self.shapes.push(Shape::Area { points, ink, alpha });
     }
 
-    fn line(&mut self, line: &Line, frame: &Frame) {
+    fn line(&mut self, line: &Line, frame: &Frame, panel: &Panel) {
         let plot = frame.plot;
         let ink = line.color.map_or(Ink::Ink, Ink::Curve);
         match line.along {
@@ -307,9 +312,9 @@ impl Page<'_> {
             Along::Y => {
                 let y = frame.y.within(line.at);
                 self.dashed((plot.left, y), (plot.right, y), ink);
-                // Above the line, but below it where the axis ends: the axis' own title is there.
-                let row = if y - 34.0 < plot.top { y + 18.0 } else { y - 16.0 };
-                self.text((plot.left + 12.0, row), &line.label, SMALL, Anchor::Start, ink);
+                let width = (self.measure)(SMALL, false, &line.label);
+                let (at, row) = beside_line(y, width, plot, |left, row| covered(panel, frame, left, width, row));
+                self.text((at, row), &line.label, SMALL, Anchor::Start, ink);
             }
         }
     }
@@ -458,6 +463,36 @@ impl Page<'_> {
     }
 }
 
+/// Where the label of a horizontal line covers the least of the data: above the line or below it (where an axis ends
+/// there is no room), at its left end or at its right one.
+fn beside_line(y: f64, width: f64, plot: Rect, covered: impl Fn(f64, f64) -> usize) -> (f64, f64) {
+    let (left, right) = (plot.left + 12.0, plot.right - 12.0 - width);
+    let above = (y - 34.0 >= plot.top).then_some(y - 16.0);
+    let below = (y + 34.0 <= plot.bottom || above.is_none()).then_some(y + 18.0);
+    let places = above.into_iter().chain(below).flat_map(|row| [(left, row), (right, row)]);
+    places.min_by_key(|(at, row)| covered(*at, *row)).unwrap_or((left, y - 16.0))
+}
+
+/// How much of the data a text would cover.
+fn covered(panel: &Panel, frame: &Frame, left: f64, width: f64, row: f64) -> usize {
+    let across = left - MARKER..=left + width + MARKER;
+    let under = |(x, y): &(f64, f64)| across.contains(x) && (y - row).abs() < 11.0 + MARKER / 2.0;
+    panel.curves.iter().map(|curve| along(curve, frame).filter(under).count()).sum()
+}
+
+/// Places along a curve, near enough to each other to tell whether something is on it.
+fn along(curve: &FigureCurve, frame: &Frame) -> impl Iterator<Item = (f64, f64)> {
+    const STEPS: u32 = 8;
+    let places: Vec<(f64, f64)> = curve.points.iter().filter_map(|point| frame.point(point)).collect();
+    let next: Vec<(f64, f64)> = places.iter().skip(1).chain(places.last()).copied().collect();
+    places.into_iter().zip(next).flat_map(|((x, y), (to_x, to_y))| {
+        (0..STEPS).map(move |step| {
+            let share = f64::from(step) / f64::from(STEPS);
+            (x + (to_x - x) * share, y + (to_y - y) * share)
+        })
+    })
+}
+
 /// The left end of a text.
 fn start(x: f64, anchor: Anchor, width: f64) -> f64 {
     match anchor {
@@ -568,8 +603,9 @@ fn y_range(panel: &Panel) -> (f64, f64) {
     let values = points(panel).flat_map(|point| [point.y, point.low, point.high]).flatten();
     // A logarithmic axis cannot show an interval that reaches below zero; it ends at the edge.
     let values = values.filter(|value| panel.y.scale == Scale::Linear || *value > 0.0);
-    let Some((low, high)) = range(values) else { return (0.0, 1.0) };
-    let limits = panel.lines.iter().filter(|line| line.along == Along::Y).map(|line| line.at);
+    let mut limits = panel.lines.iter().filter(|line| line.along == Along::Y).map(|line| line.at);
+    // Without data a line still has its place.
+    let Some((low, high)) = range(values) else { return (0.0, limits.next().unwrap_or(1.0).max(1.0)) };
     let high = limits.fold(high, f64::max);
     if panel.y.from_zero && panel.y.scale == Scale::Linear { (low.min(0.0), high) } else { (low, high) }
 }

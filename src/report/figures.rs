@@ -179,7 +179,7 @@ pub(super) fn finish(
     if is_simulated(input) {
         notes.push(SIMULATED.to_owned());
     }
-    notes.extend(interval_note(input));
+    notes.extend(interval_note(input, metrics));
     notes.extend(hollow_note(&panels));
     notes.extend(guard_notes(input, metrics));
     notes.extend(metrics.iter().zip(&panels).filter_map(|(metric, panel)| far_limit(input, metric, panel)));
@@ -201,7 +201,7 @@ pub fn is_simulated(input: &ReportInput) -> bool {
     said("simulated") || said("deployment") || deployment.is_ok_and(|kind| kind == "simulated")
 }
 
-fn interval_note(input: &ReportInput) -> Option<String> {
+fn interval_note(input: &ReportInput, metrics: &[Metric]) -> Option<String> {
     let cells = input.study.curves.iter().flat_map(|curve| &curve.cells);
     let (fewest, most) = cells.map(|cell| cell.valid).fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
     match most {
@@ -210,7 +210,12 @@ fn interval_note(input: &ReportInput) -> Option<String> {
         1 => Some("One trial a level: no interval can be given.".to_owned()),
         _ => {
             let trials = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
-            Some(format!("Bars: 95 % t-intervals of the mean over {trials} trials a level."))
+            let has_durations = metrics.iter().any(|metric| metric.unit == "ms");
+            let scale = match most >= 3 && has_durations {
+                true => "; those of durations, with three trials or more, are on the log scale",
+                false => "",
+            };
+            Some(format!("Bars: 95 % t-intervals of the mean over {trials} trials a level{scale}."))
         }
     }
 }
@@ -348,14 +353,13 @@ fn lines(input: &ReportInput, metric: &Metric, curves: &[FigureCurve]) -> Vec<Li
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let highest = points().filter_map(|point| point.y).fold(0.0, f64::max);
     let is_near = |at: f64| at <= 4.0 * highest || metric.unit == "%";
-    let limits = input.experiment.slo.iter().filter_map(|slo| limit(&slo.text, metric).map(|at| (at, &slo.text)));
-    let limits = limits.filter(|(at, _)| is_near(*at));
+    let limits = input.experiment.slo.iter().filter(|slo| slo.key == metric.key && is_near(slo.limit));
     let mut lines: Vec<Line> = limits
-        .map(|(at, text)| Line {
+        .map(|slo| Line {
             along: Along::Y,
-            at,
+            at: slo.limit,
             interval: None,
-            label: format!("objective: {text}"),
+            label: format!("objective: {slo}"),
             color: None,
         })
         .collect();
@@ -369,7 +373,7 @@ fn lines(input: &ReportInput, metric: &Metric, curves: &[FigureCurve]) -> Vec<Li
 
 /// An objective that is too far above the data to be drawn is told.
 fn far_limit(input: &ReportInput, metric: &Metric, panel: &Panel) -> Option<String> {
-    let stated = input.experiment.slo.iter().find(|slo| limit(&slo.text, metric).is_some())?;
+    let stated = input.experiment.slo.iter().find(|slo| slo.key == metric.key)?;
     let drawn = panel.lines.iter().any(|line| line.along == Along::Y);
     (!drawn).then(|| format!("Objective {}: far above what is drawn.", stated.text))
 }
@@ -385,35 +389,6 @@ fn knee_line((color, curve): (usize, &Curve)) -> Option<Line> {
     })
 }
 
-/// The limit of an objective on this metric, in its unit: `p95 <= 250ms`, `errors <= 1%`.
-fn limit(text: &str, metric: &Metric) -> Option<f64> {
-    let (name, rest) = text.split_once(['<', '>', '='])?;
-    let names: &[&str] = match metric.key {
-        "latency_p50_ms" => &["p50", "latency_p50", "latency_p50_ms"],
-        "latency_p95_ms" => &["p95", "latency_p95", "latency_p95_ms"],
-        "latency_p99_ms" => &["p99", "latency_p99", "latency_p99_ms"],
-        "throughput_rps" => &["throughput", "throughput_rps"],
-        "goodput_rps" => &["goodput", "goodput_rps"],
-        "error_rate" => &["errors", "error_rate"],
-        "delay_growth_ms" => &["delay_growth"],
-        "processing_avg_ms" => &["processing"],
-        "total_delay_avg_ms" => &["total_delay"],
-        _ => &[],
-    };
-    if !names.contains(&name.trim()) {
-        return None;
-    }
-    let value = rest.trim_start_matches(['<', '>', '=']).trim();
-    let digits = value.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let factor = match (metric.unit, unit.trim()) {
-        ("ms", "s") => 1000.0,
-        ("ms", "us" | "µs") => 0.001,
-        _ => 1.0,
-    };
-    number.parse::<f64>().ok().map(|value| value * factor)
-}
-
 /// Throughput and latency by second, a curve a trial.
 fn over_time(input: &ReportInput) -> Vec<Figure> {
     let trials: Vec<&TrialSummary> = input.trials.iter().filter(|trial| !trial.seconds.is_empty()).collect();
@@ -426,7 +401,8 @@ fn over_time(input: &ReportInput) -> Vec<Figure> {
     let series = |pick: &dyn Fn(&crate::measure::SecondSummary) -> Option<f64>| -> Vec<FigureCurve> {
         trials.iter().enumerate().map(|(color, trial)| time_curve(trial, color, pick)).collect()
     };
-    let rate = series(&|second| Some((second.ok + second.wrong) as f64));
+    // Archives written before this count was kept have those that are surely answered.
+    let rate = series(&|second| Some(second.answered.max(second.ok + second.wrong) as f64));
     let latency = series(&|second| second.latency.p95);
     let figure = |id: &str, title: &str, caption: &str, label: &str, unit: &str, curves: Vec<FigureCurve>| {
         let words = no_data(&curves);

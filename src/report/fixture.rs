@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan};
+use crate::measure::samples::{MadeStream, stream_experiment};
 use crate::measure::{
     CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Interval, KindSummary, Knee, SecondSummary, Spread,
     StudySummary, TrialSummary, Usl,
@@ -358,4 +359,114 @@ fn trial(index: usize, label: &str, cell: &CellSummary, repetition: u32) -> Tria
         null_reasons: BTreeMap::new(),
         stream: None,
     }
+}
+
+/// A study of streams, as a run would have summarised it.
+fn of_streams(
+    experiment: Experiment,
+    trials: Vec<TrialSummary>,
+    journals: crate::report::Journals,
+    deployment: &str,
+) -> Fixture {
+    let study = crate::measure::summarize_study(&experiment, &trials);
+    let verdict = serde_json::to_value(crate::verdict::judge(&experiment, &study, 0)).unwrap();
+    Fixture {
+        planned: trials.len(),
+        environment: json!({ "cpus": 2, "version": "0.1.0", "deployment": deployment }),
+        notes: Vec::new(),
+        experiment,
+        study,
+        trials,
+        verdict,
+        journals,
+    }
+}
+
+fn stable_slo(mut experiment: Experiment) -> Experiment {
+    experiment.slo = vec![Slo::try_from("stable".to_owned()).unwrap()];
+    experiment
+}
+
+/// One stream that falls behind, or keeps up.
+pub fn stream(processing_ms: f64, warm_up_ms: f64) -> Fixture {
+    let mut made = MadeStream::of(processing_ms);
+    let shake = |place: usize, took: f64| took * (1.0 + 0.01 * ((place * 7 % 5) as f64 - 2.0));
+    made.processing = made.processing.iter().enumerate().map(|(place, took)| shake(place, *took)).collect();
+    made.processing[0] = warm_up_ms;
+    let trial = made.trial(0, &[]);
+    let journals = [(trial.name.clone(), made.journal())].into();
+    of_streams(stable_slo(stream_experiment(&[])), vec![trial], journals, "processes")
+}
+
+/// Three trials of a stream, cut in the middle of a batch, of which the first twenty seconds were not measured.
+pub fn warmed_up() -> Fixture {
+    let (mut trials, mut journals) = (Vec::new(), crate::report::Journals::new());
+    for (index, took) in [2_531.0, 2_400.0, 2_700.0].into_iter().enumerate() {
+        let made = MadeStream::of(took);
+        let mut trial = made.trial(index, &[]);
+        trial.seconds.iter_mut().for_each(|second| second.measured = second.second >= 20);
+        let ended = |entry: &kit::batch::Entry| match entry {
+            kit::batch::Entry::Batch(batch) => {
+                batch.started_ms.unwrap_or(0.0).max(batch.ended_ms.unwrap_or(0.0)) < 112e3
+            }
+            _ => true,
+        };
+        journals.insert(trial.name.clone(), made.journal().into_iter().filter(ended).collect());
+        trials.push(trial);
+    }
+    of_streams(stable_slo(stream_experiment(&[])), trials, journals, "processes")
+}
+
+/// Processing as the published job has it: 15 ms a record on the slots that receivers leave, and 0.384 s.
+fn published(rate: i64, cores: i64, interval_ms: f64, shake: f64) -> MadeStream {
+    let records = rate as f64 * interval_ms / 1e3;
+    let processing = shake * (384.0 + 15.0 * records / (cores as f64 - 1.0));
+    let short = MadeStream { seconds: 60, ..MadeStream::of(processing) };
+    MadeStream { rate: rate as f64, cores: cores as u32, interval_ms, ..short }
+}
+
+/// The rate over two numbers of cores, three trials each.
+pub fn stream_sweep() -> Fixture {
+    let (rates, cores) = ([80, 120, 160, 200], [4]);
+    let mut experiment = stable_slo(stream_experiment(&[("rate", &rates), ("cores", &cores)]));
+    experiment.trials = 3;
+    let mut trials = Vec::new();
+    for rate in rates {
+        for shake in [0.98, 1.0, 1.02] {
+            trials.push(published(rate, 4, 2_000.0, shake).trial(trials.len(), &[("rate", rate), ("cores", 4)]));
+        }
+    }
+    of_streams(experiment, trials, Default::default(), "processes")
+}
+
+/// The batch interval, one trial each, simulated.
+pub fn stream_intervals() -> Fixture {
+    let intervals = [500, 1_000, 2_000, 4_000];
+    let mut trials: Vec<TrialSummary> = Vec::new();
+    for interval in intervals {
+        let made = MadeStream { seconds: 60, processing: vec![0.0; 56], ..published(143, 4, interval as f64, 1.0) };
+        let took = 384.0 + 15.0 * 143.0 * interval as f64 / 1e3 / 3.0;
+        let made = MadeStream { processing: vec![took; 120], ..made };
+        trials.push(made.trial(trials.len(), &[("batch_interval_ms", interval)]));
+    }
+    let experiment = stable_slo(stream_experiment(&[("batch_interval_ms", &intervals)]));
+    of_streams(experiment, trials, Default::default(), "simulated")
+}
+
+/// Rate and cores.
+pub fn stream_map() -> Fixture {
+    let (rates, cores) = ([60, 120, 180, 240, 300], [2, 3, 4, 6, 8]);
+    let mut trials: Vec<TrialSummary> = Vec::new();
+    for rate in rates {
+        for cores in cores {
+            trials.push(published(rate, cores, 2_000.0, 1.0).trial(trials.len(), &[("rate", rate), ("cores", cores)]));
+        }
+    }
+    let experiment = stable_slo(stream_experiment(&[("rate", &rates), ("cores", &cores)]));
+    of_streams(experiment, trials, Default::default(), "simulated")
+}
+
+/// The highest rate of [`published`] at an interval of 2 s.
+pub fn published_rate(levels: &Levels) -> Option<f64> {
+    Some((2_000.0 - 384.0) * (levels.get("cores")?.as_f64()? - 1.0) / 15.0 / 2.0)
 }

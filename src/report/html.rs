@@ -29,7 +29,9 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
         .filter(|(figure, _)| figure.id != lead)
         .map(|(figure, picture)| figure_html(figure, picture))
         .collect();
-    body.push_str(&section("Figures", &format!("<div class=\"grid\">{rest}</div>")));
+    if !rest.is_empty() {
+        body.push_str(&section("Figures", &format!("<div class=\"grid\">{rest}</div>")));
+    }
     body.push_str(&section("Operations and trials", &(table(&tables::kinds(input)) + &table(&tables::trials(input)))));
     body.push_str(&conditions(input)?);
     let data: Vec<serde_json::Value> = figures.iter().map(plotly).collect();

@@ -29,7 +29,9 @@ pub fn page(input: &ReportInput, figures: &[Figure]) -> String {
     out.push_str(&table(&tables::scaling(input)));
     out.push_str(&table(&tables::stream(input)));
     out.push_str(&guards(input));
-    out.push_str("## Figures\n\n");
+    if !rest.is_empty() {
+        out.push_str("## Figures\n\n");
+    }
     rest.iter().for_each(|figure| out.push_str(&picture(figure)));
     out.push_str("## Details\n\n");
     out.push_str(&table(&tables::kinds(input)));

@@ -11,7 +11,7 @@ use crate::experiment::{Level, Levels};
 use crate::measure::stream::{self, processing_ms, scheduling_delay_ms, span, total_delay_ms};
 use crate::measure::{CellStream, CellSummary, StreamState, TrialSummary};
 use crate::report::ReportInput;
-use crate::report::figure::{Along, Axis, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
+use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
 use crate::report::figures::{
     CPU, MEMORY, Metric, SIMULATED, against, finish, has_x, is_simulated, panel, window, x_axis,
 };
@@ -140,6 +140,8 @@ fn add_interval(input: &ReportInput, panel: &mut Panel) {
             points: cells.into_iter().map(point).collect(),
             style: Style::Plain,
         });
+        // By factors the straight line would be bent.
+        panel.x.scale = Scale::Linear;
     }
 }
 
@@ -166,19 +168,28 @@ fn over_time(input: &ReportInput) -> Option<Figure> {
     let (ms, unit) = if longest.max(interval_ms) >= 1_000.0 { (1e3, "s") } else { (1.0, "ms") };
     let scaled = |of: fn(&Batch) -> Option<f64>| move |batch: &Batch| of(batch).map(|value| value / ms);
     let rate = |batch: &Batch| (interval_ms > 0.0).then(|| 1e3 * batch.records as f64 / interval_ms);
-    let panel = |label: &str, unit: &str, lines: Vec<Line>, of: &dyn Fn(&Batch) -> Option<f64>, absent: &str| Panel {
-        x: Axis::linear("Batch time, since the start of the schedule", "s"),
-        y: Axis::linear(label, unit),
-        curves: trials.iter().map(|(trial, told)| curve(trial, told, trials.len(), of, absent)).collect(),
-        lines,
-        bands: window(first).into_iter().collect(),
-        words: None,
+    // Where everything was measured, there is nothing to set apart.
+    let times = || trials.iter().flat_map(|(_, told)| &told.batches).map(|batch| batch.time_ms / 1e3);
+    let bands: Vec<Band> =
+        window(first).into_iter().filter(|band| times().any(|at| at < band.from || at >= band.to)).collect();
+    let panel = |label: &str, unit: &str, lines: Vec<Line>, of: &dyn Fn(&Batch) -> Option<f64>, absent: &str| {
+        let curves: Vec<FigureCurve> =
+            trials.iter().map(|(trial, told)| curve(trial, told, trials.len(), of, absent)).collect();
+        let nothing = curves.iter().flat_map(|curve| &curve.points).all(|point| point.y.is_none());
+        Panel {
+            x: Axis::linear("Batch time, since the start of the schedule", "s"),
+            y: Axis::linear(label, unit),
+            curves,
+            lines,
+            bands: bands.clone(),
+            words: nothing.then(|| format!("no batch {absent}")),
+        }
     };
     let panels = vec![
-        panel("Input rate", "records/s", vec![], &rate, "no interval"),
-        panel("Scheduling delay", unit, vec![], &scaled(scheduling_delay_ms), "not started"),
-        panel("Processing time", unit, vec![interval_line(interval_ms, ms)], &scaled(processing_ms), "not ended"),
-        panel("Total delay", unit, vec![], &scaled(total_delay_ms), "not ended"),
+        panel("Input rate", "records/s", vec![], &rate, "was due"),
+        panel("Scheduling delay", unit, vec![], &scaled(scheduling_delay_ms), "started"),
+        panel("Processing time", unit, vec![interval_line(interval_ms, ms)], &scaled(processing_ms), "ended"),
+        panel("Total delay", unit, vec![], &scaled(total_delay_ms), "ended"),
     ];
     let title = "Batches over time";
     let mut notes: Vec<String> = is_simulated(input).then(|| SIMULATED.to_owned()).into_iter().collect();
@@ -217,6 +228,7 @@ impl Told {
     }
 }
 
+/// `absent` is what a batch without a value had not: `started`, `ended`.
 fn curve(
     trial: &TrialSummary,
     told: &Told,
@@ -226,12 +238,12 @@ fn curve(
 ) -> FigureCurve {
     let points = told.batches.iter().map(|batch| {
         let y = of(batch);
-        let null_reason = y.is_none().then(|| absent.to_owned());
+        let null_reason = y.is_none().then(|| format!("it had not {absent}"));
         Point { x: batch.time_ms / 1e3, y, n: 1, null_reason, ..Point::default() }
     });
     let invalid = if trial.valid { "" } else { " (invalid)" };
     let label = if trials == 1 { format!("batches{invalid}") } else { format!("trial {}{invalid}", trial.index) };
-    let style = if told.batches.len() <= 60 && trials == 1 { Style::Marked } else { Style::Plain };
+    let style = if told.batches.len() <= 24 && trials == 1 { Style::Marked } else { Style::Plain };
     FigureCurve { label, color: trial.index, points: points.collect(), style }
 }
 

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use crate::measure::stream::{self, span};
-use crate::measure::{CellSummary, Curve, Fitted, Guard, Interval, Knee, StreamSummary, TrialSummary, Usl, guards};
+use crate::measure::{
+    CellSummary, Curve, Estimate, Fitted, Guard, Interval, Knee, StreamSummary, TrialSummary, Usl, guards,
+};
 use crate::report::figures::marks;
 use crate::report::{ReportInput, number};
 
@@ -82,9 +84,14 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
             row.extend(is_stream.then(|| interval_of(cell)));
             for (_, key, unit) in &columns {
                 let estimate = cell.metrics.get(*key);
-                let mut text = match (intervals, estimate.and_then(|estimate| estimate.mean)) {
+                let in_seconds = estimate.filter(|_| is_stream && *unit == "ms").and_then(seconds);
+                let (shown, unit) = match &in_seconds {
+                    Some(seconds) => (Some(seconds), "s"),
+                    None => (estimate, *unit),
+                };
+                let mut text = match (intervals, shown.and_then(|shown| shown.mean)) {
                     (false, Some(mean)) => number::interval(mean, None, None, unit),
-                    _ => number::estimate(estimate, unit),
+                    _ => number::estimate(shown, unit),
                 };
                 if let Some(count) = estimate.and_then(|estimate| estimate.thin) {
                     text.push_str(&format!(" ○ n={count}"));
@@ -109,6 +116,18 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
     head.extend(columns.iter().map(|(name, ..)| *name));
     head.extend(is_stream.then_some("state"));
     Table::new("Every level: mean over trials, with its 95 % interval", &head, rows)
+}
+
+/// Of a stream a second and more is in seconds, as its interval is.
+fn seconds(estimate: &Estimate) -> Option<Estimate> {
+    let scaled = |value: Option<f64>| value.map(|value| value / 1e3);
+    estimate.mean.filter(|mean| mean.abs() >= 1e3)?;
+    Some(Estimate {
+        mean: scaled(estimate.mean),
+        low: scaled(estimate.low),
+        high: scaled(estimate.high),
+        ..Estimate::default()
+    })
 }
 
 fn interval_of(cell: &CellSummary) -> String {
@@ -364,8 +383,10 @@ pub fn verdict(input: &ReportInput) -> (String, String) {
         })
     };
     let word = text("verdict").unwrap_or_else(|| "unknown".to_owned());
-    let reasons: Vec<String> =
-        [text("which"), text("why")].into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    let (which, why) = (text("which"), text("why"));
+    // A reason that names the objectives need not be led by them.
+    let which = which.filter(|which| !why.as_ref().is_some_and(|why| why.contains(which.as_str())));
+    let reasons: Vec<String> = [which, why].into_iter().flatten().filter(|part| !part.is_empty()).collect();
     (word, reasons.join(": "))
 }
 

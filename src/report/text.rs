@@ -21,7 +21,10 @@ pub fn text_summary(input: &ReportInput) -> String {
     if !search.rows.is_empty() {
         out.push_str(&format!("\n{}\n{}", search.caption, aligned(&search)));
     }
-    let guards = tables::guards(input);
+    // Percentiles of batches stand in the report; here are none of them.
+    let is_stream = input.study.is_stream();
+    let guards = tables::guards(input).into_iter().filter(|group| !(is_stream && group.id == "too-few-ops"));
+    let guards: Vec<GuardGroup> = guards.collect();
     if !guards.is_empty() {
         out.push('\n');
         guards.iter().for_each(|group| out.push_str(&guard_line(group)));

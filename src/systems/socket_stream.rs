@@ -108,9 +108,17 @@ impl System for SocketStream {
         merged(experiment, levels)
     }
 
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    fn highest_stable_rate(&self, experiment: &Experiment, levels: &Levels) -> Option<f64> {
+        socket_stream::model::highest_stable_rate(&settings(experiment, levels).ok()?)
+    }
+
     fn drain_within(&self, experiment: &Experiment, levels: &Levels) -> Option<Duration> {
         let settings = settings(experiment, levels).ok()?;
-        Some(settings.graceful_stop_within() + DRAIN_BEYOND)
+        Some(settings.graceful_stop_timeout() + DRAIN_BEYOND)
     }
 
     fn simulate(&self, experiment: &Experiment, trial: &Trial, simulation: Simulation<'_>) -> anyhow::Result<()> {
@@ -127,7 +135,7 @@ impl System for SocketStream {
              its first job, processing time from there to the end of its last. Total delay leaves lateness out."
                 .to_owned(),
         ];
-        let (job, task) = settings.overheads();
+        let (job, task) = (settings.job_overhead(), settings.task_overhead());
         if !job.is_zero() || !task.is_zero() {
             notes.push(format!(
                 "Overhead is added on purpose: {:.1} ms a job and {:.1} ms a task, as measured of another engine; this \
@@ -138,11 +146,6 @@ impl System for SocketStream {
         }
         notes
     }
-}
-
-/// The largest rate that a cell's settings bear by the model, in lines a second and client; none when any.
-pub fn highest_stable_rate(experiment: &Experiment, levels: &Levels) -> Option<f64> {
-    settings(experiment, levels).ok().and_then(|settings| socket_stream::model::highest_stable_rate(&settings))
 }
 
 /// The cells, and those at both ends of a search.

@@ -1,11 +1,13 @@
 //! The task tracker: one application, as a monolith or as microservices.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kit::Role;
 
 use super::{Assembly, Factor, FactorKind, Part, System};
-use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem};
+use crate::deploy::trial::{SET_UP_WITHIN, TIMEOUTS_OF_AN_OPERATION};
+use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem, cells};
 use crate::load::{Check, Extract, Scenario, Step};
 
 /// The adapter.
@@ -16,6 +18,9 @@ const TASKS_PER_USER: u32 = 10;
 
 /// The one setting that is the lab's and not the services'.
 const TASKS_PER_USER_KEY: &str = "tasks_per_user";
+
+/// The setting that depends on how long a trial is.
+const TOKEN_MINUTES_KEY: &str = "token_minutes";
 
 impl System for TaskTracker {
     fn name(&self) -> &'static str {
@@ -120,7 +125,11 @@ impl System for TaskTracker {
     }
 
     fn role_settings(&self, experiment: &Experiment, _: &Levels) -> serde_json::Value {
-        split_settings(&experiment.settings).0
+        let mut settings = split_settings(&experiment.settings).0;
+        if let (Some(minutes), Some(table)) = (longer_tokens(experiment), settings.as_object_mut()) {
+            table.insert(TOKEN_MINUTES_KEY.to_owned(), minutes.into());
+        }
+        settings
     }
 
     fn notes(&self, experiment: &Experiment) -> Vec<String> {
@@ -137,12 +146,32 @@ impl System for TaskTracker {
             "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
                 .to_owned(),
         ];
+        if let Some(minutes) = longer_tokens(experiment) {
+            notes.push(format!("Tokens are good for {minutes} minutes, so that none expires while it is measured."));
+        }
         if database == "postgres" {
             let not_counted = "CPU and memory of the Postgres server are not counted; SQLite's are, inside the roles.";
             notes.push(not_counted.to_owned());
         }
         notes
     }
+}
+
+/// How many minutes tokens must be good for, where that is longer than usual and the experiment does not say: users log
+/// in before the load begins, and never again.
+fn longer_tokens(experiment: &Experiment) -> Option<u32> {
+    let is_given = experiment.settings.get(TOKEN_MINUTES_KEY).is_some();
+    if is_given || experiment.deployment == DeploymentKind::External {
+        return None;
+    }
+    let mut cells = cells(experiment);
+    if let Some(search) = &experiment.search {
+        cells.iter_mut().for_each(|cell| drop(cell.insert(search.factor.clone(), Level::Int(search.between.1))));
+    }
+    let ends_s = cells.iter().map(|cell| experiment.window(&experiment.load.at(cell)).end).max()?;
+    let last = Duration::from_secs(ends_s.into()) + SET_UP_WITHIN + experiment.timeout * TIMEOUTS_OF_AN_OPERATION;
+    let minutes = u32::try_from(last.as_secs().div_ceil(60)).unwrap_or(u32::MAX);
+    (minutes > task_tracker::Settings::TOKEN_MINUTES).then_some(minutes)
 }
 
 /// The services' settings, and the number of tasks that each account starts with.
@@ -281,4 +310,39 @@ fn check(status: &[u16], json: &[(&str, &str)]) -> Check {
 
 fn pointer(json: &str, collect: bool) -> Extract {
     Extract { json: Some(json.to_owned()), header: None, collect }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_until_the_last_request_of_the_longest_trial() {
+        let minutes = |more: &str| {
+            let text = format!("system = \"task-tracker\"\n{more}");
+            let experiment = crate::experiment::file::parse(&text, "x", "x").unwrap();
+            let settings: task_tracker::Settings =
+                serde_json::from_value(TaskTracker.role_settings(&experiment, &Levels::new())).unwrap();
+            let told = TaskTracker.notes(&experiment).iter().any(|note| note.starts_with("Tokens are good for"));
+            (settings.token_minutes.map(u32::from), told)
+        };
+        for (more, expected) in [
+            ("duration = \"10s\"\n[load]\nusers = 9", (None, false)),
+            // Up to 15 minutes of set-up come first, and up to 40 s of waiting for the last answers at the end.
+            ("duration = \"2h\"\nwarmup = \"10s\"\n[load]\nusers = 1", (Some(136), true)),
+            ("duration = \"2h\"\n[load]\nusers = 1\n[settings]\ntoken_minutes = 5", (Some(5), false)),
+            (
+                "deployment = \"external\"\nduration = \"2h\"\nexternal.default = \"http://h\"\n[load]\nusers = 1",
+                (None, false),
+            ),
+            ("[factors]\nusers = [4, 60000]\n[load]\nspawn_rate = 10", (Some(116), true)),
+            (
+                "slo = [\"errors <= 1%\"]\n[search]\nfactor = \"users\"\nfind = \"capacity\"\nbetween = [1, 60000]\n\
+                 [load]\nspawn_rate = 10",
+                (Some(116), true),
+            ),
+        ] {
+            assert_eq!(minutes(more), expected, "{more}");
+        }
+    }
 }

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     on_schedule(&mut figures);
     against_nginx(&mut figures);
     the_price_of_services(&mut figures);
+    ten_thousand_users(&mut figures);
     a_stream(&mut figures);
     let mut met = true;
     println!("\n{:<66} {:>10} {:>12}", "FIGURE", "MEASURED", "TO REACH");
@@ -160,4 +161,21 @@ fn a_stream(figures: &mut Vec<Figure>) {
     at_least(figures, "word count of a stream / plain loop, lines a second, 2 CPUs", median(&mut ratios), 0.6);
     at_most(figures, "processing time of an empty batch, ms", stream::word_count(0.001, 6).processing_ms, 2.0);
     at_most(figures, "processing time of a batch of 290 records, ms", stream::word_count(290.0, 6).processing_ms, 5.0);
+}
+
+/// Ten thousand users on one machine, started and measured, each with its own account, tasks and connection.
+fn ten_thousand_users(figures: &mut Vec<Figure>) {
+    const USERS: u32 = 10_000;
+    const THINK_S: u32 = 5;
+    let experiment = format!(
+        "# Are ten thousand users served on one machine?\nsystem = \"task-tracker\"\ntrials = 1\nwarmup = \"6s\"\n\
+         duration = \"10s\"\n[factors]\narchitecture = [\"monolith\"]\nusers = [{USERS}]\n\
+         [load]\nthink = \"{THINK_S}s\"\nspawn_rate = 2000\n[settings]\nargon2 = \"minimum\"\ntasks_per_user = 2\n"
+    );
+    let peers::Trial { summary, most_users } = peers::trial(&experiment);
+    assert_eq!((&summary["valid"], most_users), (&true.into(), USERS), "{}", summary["invalid"]);
+    assert_eq!(summary["error_rate"], 0.0, "{}", summary["kinds"]);
+    let good = summary["goodput_rps"].as_f64().expect("goodput");
+    println!("  {good:.0} good requests/s, p95 {} ms", summary["latency_p95_ms"]);
+    at_least(figures, "10,000 users: goodput / asked for", good / f64::from(USERS / THINK_S), 0.95);
 }

@@ -243,6 +243,30 @@ impl Drop for Tracker {
     }
 }
 
+/// The one trial of an experiment.
+pub struct Trial {
+    /// Its line of the results.
+    pub summary: serde_json::Value,
+    /// The most users that its history has in a second.
+    pub most_users: u32,
+}
+
+/// Runs an experiment of one trial, on the CPUs that the lab gives it.
+pub fn trial(experiment: &str) -> Trial {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let (file, out) = (folder.path().join("bench.toml"), folder.path().join("runs"));
+    std::fs::write(&file, experiment).expect("the scratch folder can be written");
+    run(Command::new(env!("CARGO_BIN_EXE_scalelab")).arg("run").arg(&file).arg("--out").arg(&out));
+    let read = |path: PathBuf| std::fs::read_to_string(path).expect("the archive has it");
+    let summary: serde_json::Value = serde_json::from_str(&read(out.join("latest/results.jsonl"))).expect("one trial");
+    let name = summary["name"].as_str().expect("a name");
+    let history = read(out.join("latest/trials").join(name).join("stats_history.csv"));
+    let mut rows = history.lines().map(|row| row.split(',').collect::<Vec<_>>());
+    let column = rows.next().and_then(|names| names.iter().position(|name| *name == "User Count")).expect("its column");
+    let most_users = rows.filter_map(|row| row.get(column)?.parse().ok()).max().unwrap_or(0);
+    Trial { summary, most_users }
+}
+
 fn account_with_tasks(port: u16) -> String {
     let account = r#"{"email":"b@example.org","username":"bench","password":"correct horse"}"#;
     post(port, "/api/v1/auth/register", account, None);

@@ -54,6 +54,11 @@ fn a_wrong_experiment_is_refused_with_its_line_and_what_is_allowed() {
     );
     refuses("rate under closed load", &with("[factors]\nrate = [1]\n"), &["x.toml:4:", "open"]);
     refuses(
+        "an objective of streams",
+        &with("slo = [\"errors <= 1%\", \"stable\"]\n[factors]\nusers = [1]\n"),
+        &["x.toml:3:", "stable", "task-tracker is none", "p95 <= 250ms"],
+    );
+    refuses(
         "a search without an objective",
         &with("[search]\nfactor = \"users\"\nfind = \"capacity\"\nbetween = [1, 9]\n"),
         &["x.toml:3:", "slo"],
@@ -80,7 +85,10 @@ fn a_wrong_flag_or_file_is_exit_2_and_says_the_way_out() {
         (&["run", "task-tracker/demo-local", "--deployment", "cloud"], "in-process"),
         (&["run", "task-tracker/demo-local", "--slo", "quick"], "p95"),
         (&["run", "--resume", "/nothing/here"], "no such folder"),
-        (&["run", "--resume", resumed, "--trials", "9"], "--trials cannot be changed"),
+        (&["run", "--resume", resumed, "--trials", "9"], "--trials has no place beside --resume"),
+        (&["run", "--resume", resumed, "--print-experiment"], "--print-experiment has no place"),
+        (&["run", "--resume", resumed, "--database", "postgres"], "--database has no place"),
+        (&["run", "--resume", resumed, "--database", "postgres://h/d"], "--database has no place"),
         (&["report", "/"], "no archive"),
         (&["report", "/nothing/here"], "no such folder"),
         (&["compare", resumed, resumed], "no trial has ended"),

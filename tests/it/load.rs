@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::lab::{call, scratch};
+use super::lab::{call, scratch, write};
 
 /// Answers every request with one status, and counts them. It ends with the process.
 struct Server {
@@ -37,7 +37,7 @@ impl Server {
 fn converse(mut stream: &TcpStream, status: &str, requests: &AtomicU64) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut lines = BufReader::new(stream).lines();
-    // A head ends with an empty line, and these requests have no body.
+    // A head ends with an empty line; a body has no line end, and counts with the head after it.
     while lines.by_ref().map_while(Result::ok).any(|line| line.is_empty()) {
         requests.fetch_add(1, Relaxed);
         stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nhi").as_bytes()).ok()?;
@@ -121,6 +121,15 @@ fn a_target_that_is_not_there_is_exit_4_and_a_wrong_url_is_exit_2() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_written_is_named_before_anything_is_sent() {
+    let server = Server::start("200 OK");
+    let called = call(&["load", &server.url, "-n", "50", "--out", "/proc/nowhere"]);
+    assert_eq!(called.code, Some(4), "{}", called.stderr);
+    assert!(called.stderr.contains("--out") && called.stderr.contains("/proc/nowhere"), "{}", called.stderr);
+    assert_eq!((server.requests.load(Relaxed), called.stdout.as_str()), (0, ""));
+}
+
+#[test]
 fn an_open_loop_sends_what_was_asked_for() {
     let server = Server::start("200 OK");
     let called = call(&["load", &server.url, "-r", "200", "-d", "1s", "-c", "4", "--output-format", "json"]);
@@ -138,9 +147,10 @@ fn an_open_loop_sends_what_was_asked_for() {
 fn an_archived_load_holds_what_was_printed_and_no_secret_and_can_be_drawn_again() {
     let (server, folder) = (Server::start("200 OK"), scratch());
     let out = folder.path().to_str().unwrap();
+    let url = format!("{}?token=hunter2", server.url);
     let secrets = ["authorization: Bearer hunter2", "X-Api-Key: hunter2", "cookie: id=hunter2"];
     let headers = secrets.iter().flat_map(|secret| ["-H", secret]);
-    let arguments = ["load", &server.url, "-n", "200", "--output-format", "json", "--out", out];
+    let arguments = ["load", &url, "-n", "200", "-b", "pin=hunter2", "--output-format", "json", "--out", out];
     let called = call(&arguments.into_iter().chain(headers).collect::<Vec<_>>());
     assert_eq!(called.code, Some(0), "{}", called.stderr);
 
@@ -163,6 +173,44 @@ fn an_archived_load_holds_what_was_printed_and_no_secret_and_can_be_drawn_again(
     let again = call(&["report", archive.to_str().unwrap()]);
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     assert!(read(&archive.join("report.html")).contains(&server.url));
+}
+
+#[test]
+fn a_secret_of_a_step_is_not_archived_and_comes_from_its_file_when_the_run_goes_on() {
+    let (server, folder) = (Server::start("200 OK"), scratch());
+    let text = |path: &str| {
+        format!(
+            "# why?\nsystem = \"http\"\ndeployment = \"external\"\ntrials = 1\nwarmup = \"0s\"\nduration = \"1s\"\n\
+             [external]\ndefault = \"{}\"\n[load]\nusers = 1\nthink = \"5ms\"\n\
+             [[step]]\npath = \"{path}\"\nheaders = {{ authorization = \"Bearer hunter2\", x-key = \"{{{{n}}}}\" }}\n",
+            server.url.trim_end_matches('/')
+        )
+    };
+    let file = write(folder.path(), "own.toml", &text("/"));
+    let other = write(folder.path(), "other.toml", &text("/other"));
+    let (file, other) = (file.to_str().unwrap(), other.to_str().unwrap());
+    let out = folder.path().join("runs");
+    let called = call(&["run", file, "--out", out.to_str().unwrap()]);
+    assert_eq!(called.code, Some(0), "{}{}", called.stdout, called.stderr);
+    let archive = out.join("latest");
+    no_secret(&archive, "hunter2");
+    assert!(read(&archive.join("experiment.toml")).contains("{{n}}"));
+
+    // As if it had been interrupted before the trial had ended.
+    write(&archive, "results.jsonl", "");
+    let archive = archive.to_str().unwrap();
+    for (arguments, part) in [
+        (&["run", "--resume", archive][..], "the header authorization of step \"GET /\" is ***"),
+        (&["run", other, "--resume", archive], "are not those of"),
+        (&["run", &format!("{archive}/experiment.toml")], "is ***"),
+    ] {
+        let called = call(arguments);
+        assert_eq!(called.code, Some(2), "{arguments:?}: {}", called.stderr);
+        assert!(called.stderr.contains(part), "{arguments:?}: {}", called.stderr);
+    }
+    let called = call(&["run", file, "--resume", archive]);
+    assert_eq!(called.code, Some(0), "{}{}", called.stdout, called.stderr);
+    assert!(read(&Path::new(archive).join("results.jsonl")).contains("\"valid\":true"));
 }
 
 fn no_secret(archive: &Path, secret: &str) {

@@ -4,6 +4,8 @@
 
 mod archive;
 mod bad_input;
+mod dashboard;
+mod deployments;
 mod exercise;
 mod invariants;
 mod lab;

@@ -3,7 +3,7 @@
 use super::lab::{call, scratch, write};
 
 /// Chromium by one of its names.
-fn chromium() -> Option<&'static str> {
+pub fn chromium() -> Option<&'static str> {
     ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| scalelab::doctor::in_path(name).is_some())
 }
 

@@ -232,13 +232,16 @@ fn a_search_brackets_the_capacity_and_its_trials_are_its_plan() {
     let file = write(folder.path(), "search.toml", &text);
     let out = folder.path().join("runs");
     let called = call(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    assert_eq!(called.code, Some(0), "{}\n{}", called.stdout, called.stderr);
     let archive = out.join("latest");
     let plan: serde_json::Value = serde_json::from_slice(&std::fs::read(archive.join("plan.json")).unwrap()).unwrap();
     assert_eq!(plan["trials"].as_array().unwrap().len(), results(&archive).len());
     let summary: serde_json::Value =
         serde_json::from_slice(&std::fs::read(archive.join("summary.json")).unwrap()).unwrap();
-    assert_eq!(summary["search"]["brackets"][0]["pass"], 4, "{}", summary["search"]);
+    let bracket = &summary["search"]["brackets"][0];
+    // A busy machine may hold the generator up; such a level is undecided, and never one that passed.
+    let held_up = bracket["undecided"].to_string().contains("generator-limited");
+    assert_eq!(called.code, Some(if held_up { 3 } else { 0 }), "{}\n{}", called.stdout, called.stderr);
+    assert!(held_up || bracket["pass"] == 4, "{}", summary["search"]);
 }
 
 #[test]
@@ -273,11 +276,29 @@ fn an_objective_that_is_missed_is_exit_1() {
          [[step]]\npath = \"/there/is/no/such/page\"\n"
     );
     let file = write(folder.path(), "strict.toml", &text);
-    let called = call(&["run", file.to_str().unwrap(), "--out", folder.path().join("runs").to_str().unwrap()]);
+    let out = folder.path().join("runs");
+    let called = call(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     signal(system.id(), "TERM");
     system.wait().unwrap();
     assert_eq!(called.code, Some(1), "{}\n{}", called.stdout, called.stderr);
-    assert!(called.stdout.contains("HTTP 404") || called.stdout.contains("100"), "{}", called.stdout);
+    assert_eq!(verdict(&out.join("latest"))["which"], serde_json::json!(["errors <= 1% at all"]));
+    for trial in results(&out.join("latest")) {
+        let kind = &trial["kinds"][0];
+        assert_eq!((&trial["error_rate"], &kind["errors"]["HTTP 404"]), (&100.0.into(), &kind["requests"]), "{trial}");
+    }
+}
+
+#[test]
+fn a_system_that_is_still_starting_stops_cleanly() {
+    use std::io::BufRead as _;
+    let mut starting = begin(&["up", "task-tracker", "--arch", "microservices", "--port", &free_port().to_string()]);
+    let mut lines = std::io::BufReader::new(starting.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("user-service"), "three roles are still to come");
+    let children = children_of(starting.id());
+    signal(starting.id(), "INT");
+    let called: Called = starting.wait_with_output().unwrap().into();
+    assert_eq!((called.code, called.stderr.contains("error")), (Some(0), false), "{}", called.stderr);
+    assert!(!children.iter().any(|child| is_alive(*child)));
 }
 
 #[test]

@@ -236,6 +236,15 @@ impl OpsRecord {
         self.ok + self.failed + self.unknown + self.wrong
     }
 
+    /// Total times of all operations, those that failed too: a refusal is fast, so this is no latency to judge by.
+    pub fn all_times(&self) -> Latencies {
+        let mut all = self.total.clone();
+        if let Some(failed) = &self.failed_total {
+            all.add(failed);
+        }
+        all
+    }
+
     /// The count of one outcome.
     pub fn outcome_mut(&mut self, outcome: Outcome) -> &mut u64 {
         match outcome {

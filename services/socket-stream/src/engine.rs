@@ -26,7 +26,7 @@ use kit::{Clock, Env, Role};
 use tokio::sync::mpsc as asynchronous;
 
 use self::core::Core;
-use self::inbox::{Inbox, Memory};
+use self::inbox::{Inbox, Memory, Spare};
 use self::ledger::{Ledger, Note};
 use self::signal::Signal;
 use crate::Settings;
@@ -53,6 +53,7 @@ struct Engine {
     memory: Memory,
     /// By stream.
     inboxes: Vec<Inbox>,
+    spare: Spare,
     notes: mpsc::Sender<Note>,
     /// There from the start on.
     core: OnceLock<Core>,
@@ -109,6 +110,7 @@ fn engine(env: &Env, settings: Settings, notes: mpsc::Sender<Note>) -> anyhow::R
         signal: Signal::new(clock.clone()),
         memory: Memory::new(clock.clone(), settings.memory_bytes),
         inboxes: (0..settings.running_receivers()).map(|stream| Inbox::new(stream, settings.max_rate)).collect(),
+        spare: Spare::default(),
         notes,
         core: OnceLock::new(),
         clock,
@@ -123,9 +125,10 @@ async fn live(env: &Env, threads: &Threads<'_>, job: Job, noted: mpsc::Receiver<
         let tried = tried.clone();
         threads.spawn(&format!("recv{stream}"), move |engine| receiver::receive(&engine, stream, &tried))?;
     }
-    drop(tried);
     // A source that is there is connected before the start, so that its lines are due from the start on.
-    while tries.recv().await.is_some() {}
+    for _ in 0..engine.settings.running_receivers() {
+        tries.recv().await;
+    }
     env.ready();
     let origin_ns = env.control.started().await;
     start(env, threads, job, noted, origin_ns)?;
@@ -161,6 +164,8 @@ fn start(
     threads.spawn("ledger", move |engine| ledger.keep(&engine))?;
     let core = Core::new(driver, job, engine.inboxes.len());
     anyhow::ensure!(engine.core.set(core).is_ok(), "the engine was started twice");
+    // What the engine is, is told before anything else.
+    engine.core.wait().begin(engine);
     threads.spawn("timer", move |engine| core::keep_time(&engine))?;
     for slot in 0..settings.slots() {
         threads.spawn(&format!("slot{slot}"), move |engine| slot::work(&engine))?;

@@ -1,7 +1,7 @@
 //! A micro-batch stream engine, and the source that feeds it: when does a stream fall behind?
 //!
 //! The one rule: what to do next is decided in [`policy`], state machines that are handed instants. The live engine
-//! ([`engine`]) and the simulated one ([`simulate`]) differ only in where the instants come from and in who does the
+//! ([`engine`]) and the simulated one ([`mod@simulate`]) differ only in where the instants come from and in who does the
 //! work, so what one teaches holds for the other.
 //!
 //! ```text

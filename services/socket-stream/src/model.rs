@@ -2,7 +2,8 @@
 //!
 //! The one rule: the model is list scheduling of equal tasks. A stage of P tasks on S slots takes ceil(P / S) waves of
 //! one task each, and a batch takes the sum of its stages and of the overheads before them. It is stable as long as that
-//! is less than the batch interval.
+//! is less than the batch interval. (With one job at a time, that is: several at a time fill each other's gaps, and then a
+//! stream may keep up though each batch takes longer than the interval. Back-pressure and the memory bound are left out.)
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@
 //! about a millisecond (one line where lines are sparser): at a million lines a second each of them cannot be an operation
 //! of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use kit::recorder::Begun;
 use kit::{Op, Outcome, Recorder, Schedule, Shard};
@@ -28,15 +28,18 @@ const SLICE_NS: u64 = 1_000_000;
 pub struct Ops {
     shard: Shard,
     origin_ns: u64,
-    streams: Vec<Stream>,
-    /// Batch time of the next batch, and its announcement once that is near.
-    next: Option<(u64, Option<Begun>)>,
-    /// Batches that have not ended.
-    batches: BTreeMap<u64, Begun>,
+    /// Lines of each stream that are not recorded; none where it is not known when they are due.
+    streams: Vec<Option<Intended>>,
+    /// Batch time of the next batch; none after the last.
+    next_time_ns: Option<u64>,
+    /// Batch times of those that have not ended.
+    batches: BTreeMap<u64, u64>,
     /// Batches that have ended while one before them had not.
     ended: BTreeMap<u64, Ended>,
     /// The first batch whose records are not recorded.
     next_batch: u64,
+    /// Keeps open the second of the earliest operation that is not recorded, and with it all seconds after it.
+    held: Option<Begun>,
 }
 
 impl Ops {
@@ -46,51 +49,30 @@ impl Ops {
         let intended = |stream| {
             settings.source.is_none().then(|| Intended::new(words::schedule(settings, seed, stream), settings.poisson))
         };
-        let stream = |stream| Stream { intended: intended(stream), open: VecDeque::new(), announced: 0 };
-        Self {
+        let mut ops = Self {
             shard: recorder.shard(&KINDS.map(str::to_owned)),
             origin_ns,
-            streams: (0..settings.receivers).map(stream).collect(),
-            next: Some((first_batch_ns, None)),
+            streams: (0..settings.receivers).map(intended).collect(),
+            next_time_ns: Some(first_batch_ns),
             batches: BTreeMap::new(),
             ended: BTreeMap::new(),
             next_batch: 0,
-        }
-    }
-
-    /// Announces what is intended soon, so that no second is taken for complete while something in it is to come. To be
-    /// called at least each second.
-    pub fn advance(&mut self, now_ns: u64) {
-        let soon = now_ns.saturating_sub(self.origin_ns) / SECOND_NS + 1;
-        // Streams first: the first second that is ever announced must be the earliest.
-        for stream in &mut self.streams {
-            stream.announce(&self.shard, self.origin_ns, soon);
-        }
-        if let Some((time_ns, begun @ None)) = &mut self.next
-            && time_ns.saturating_sub(self.origin_ns) / SECOND_NS <= soon
-        {
-            *begun = Some(self.shard.begin(*time_ns));
-        }
+            held: None,
+        };
+        ops.hold();
+        ops
     }
 
     /// A batch has been submitted.
     pub fn submitted(&mut self, submitted: &Submitted) {
-        let announced = self.next.take().and_then(|(time_ns, begun)| Some((time_ns, begun?)));
-        let begun = match announced {
-            Some((time_ns, begun)) if time_ns == submitted.time_ns => begun,
-            other => {
-                // The last batch is not at a tick.
-                other.into_iter().for_each(|(_, begun)| self.shard.withdraw(begun));
-                self.shard.begin(submitted.time_ns)
-            }
-        };
-        self.batches.insert(submitted.batch, begun);
-        self.next = submitted.next_time_ns.map(|time_ns| (time_ns, None));
+        self.batches.insert(submitted.batch, submitted.time_ns);
+        self.next_time_ns = submitted.next_time_ns;
+        self.hold();
     }
 
     /// A batch has ended.
     pub fn ended(&mut self, ended: &Ended) {
-        if let Some(begun) = self.batches.remove(&ended.batch) {
+        if self.batches.remove(&ended.batch).is_some() {
             let op = Op {
                 intended_ns: ended.time_ns,
                 released_ns: ended.submitted_ns,
@@ -101,6 +83,7 @@ impl Ops {
                 units: ended.records,
                 bytes: ended.blocks.iter().map(|block| block.bytes).sum(),
             };
+            let begun = self.shard.begin(ended.time_ns);
             self.shard.end(begun, BATCH, &op, ended.reason.as_deref());
         }
         self.ended.insert(ended.batch, ended.clone());
@@ -108,30 +91,47 @@ impl Ops {
             self.next_batch += 1;
             self.records(&ended);
         }
+        self.hold();
     }
 
     /// From now on it is not known which line of the schedule a line of this stream is.
     pub fn forget(&mut self, stream: u32) {
-        if let Some(stream) = self.streams.get_mut(stream as usize) {
-            stream.intended = None;
-            stream.close_before(&self.shard, u64::MAX);
+        if let Some(intended) = self.streams.get_mut(stream as usize) {
+            *intended = None;
         }
+        self.hold();
     }
 
     /// Ends the recording. Lines due before `cut_ns` that are in no batch that ended are not known to have happened; none
     /// when everything that was sent was received.
     pub fn finish(&mut self, now_ns: u64, cut_ns: Option<u64>) {
-        for stream in 0..self.streams.len() {
-            if let Some(cut_ns) = cut_ns {
-                let unknown = Op { outcome: Outcome::Unknown, ..record_op(now_ns, now_ns) };
+        if let Some(cut_ns) = cut_ns {
+            let unknown = Op { outcome: Outcome::Unknown, ..record_op(now_ns, now_ns) };
+            for stream in 0..self.streams.len() {
                 self.take(stream, Until::Instant(cut_ns.saturating_sub(self.origin_ns)), &unknown);
             }
-            self.forget(stream as u32);
         }
-        let next = self.next.take().and_then(|(_, begun)| begun);
-        next.into_iter().for_each(|begun| self.shard.withdraw(begun));
-        while let Some((_, begun)) = self.batches.pop_first() {
-            self.shard.withdraw(begun);
+        self.streams.clear();
+        self.batches.clear();
+        self.next_time_ns = None;
+        self.hold();
+    }
+
+    /// Moves the hold to the earliest operation that is not recorded. The recorder gives seconds away in order, so one
+    /// hold is enough for all that follow, however far behind the stream is.
+    fn hold(&mut self) {
+        let lines =
+            self.streams.iter().flatten().filter_map(|intended| intended.next_ns).map(|at_ns| self.origin_ns + at_ns);
+        // Batches end out of order, but the first of those that have not is the earliest of them.
+        let batches = self.batches.first_key_value().map(|(_, time_ns)| *time_ns).or(self.next_time_ns);
+        let earliest_ns = lines.chain(batches).min();
+        let second = |at_ns: u64| at_ns.saturating_sub(self.origin_ns) / SECOND_NS;
+        if earliest_ns.map(second) == self.held.map(|held| second(held.intended_ns)) {
+            return;
+        }
+        let next = earliest_ns.map(|at_ns| self.shard.begin(at_ns));
+        if let Some(held) = std::mem::replace(&mut self.held, next) {
+            self.shard.withdraw(held);
         }
     }
 
@@ -149,57 +149,16 @@ impl Ops {
 
     /// Adds the lines of a stream up to a place, all of which went as `op` did.
     fn take(&mut self, stream: usize, until: Until, op: &Op) {
-        let Some(stream) = self.streams.get_mut(stream) else { return };
-        let Some(intended) = &mut stream.intended else { return };
-        let (shard, origin_ns) = (&self.shard, self.origin_ns);
-        let (open, mut closed_before) = (&mut stream.open, u64::MAX);
+        let Some(Some(intended)) = self.streams.get_mut(stream) else { return };
         while let Some((at_ns, lines)) = intended.next_slice(until) {
-            let intended_ns = origin_ns + at_ns;
-            // What is before the slice is done.
-            close_before(shard, open, at_ns / SECOND_NS);
-            shard.add(RECORD, &Op { intended_ns, released_ns: intended_ns, ..*op }, lines);
+            let intended_ns = self.origin_ns + at_ns;
+            self.shard.add(RECORD, &Op { intended_ns, released_ns: intended_ns, ..*op }, lines);
         }
-        if let Some(next_ns) = intended.next_ns {
-            closed_before = next_ns / SECOND_NS;
-        }
-        close_before(shard, open, closed_before);
     }
 }
 
 fn record_op(started_ns: u64, finished_ns: u64) -> Op {
     Op { intended_ns: 0, released_ns: 0, started_ns, finished_ns, outcome: Outcome::Ok, status: 0, units: 1, bytes: 0 }
-}
-
-struct Stream {
-    /// Its lines that are not recorded; none where that is not known.
-    intended: Option<Intended>,
-    /// Seconds of the schedule that hold such lines, as far as they are announced.
-    open: VecDeque<(u64, Begun)>,
-    /// Seconds announced so far.
-    announced: u64,
-}
-
-impl Stream {
-    fn announce(&mut self, shard: &Shard, origin_ns: u64, soon: u64) {
-        let Some(intended) = &self.intended else { return };
-        while self.announced <= soon {
-            self.open.push_back((self.announced, shard.begin(origin_ns + self.announced * SECOND_NS)));
-            self.announced += 1;
-        }
-        // A second before the next line is over at once.
-        let next = intended.next_ns.map_or(u64::MAX, |next_ns| next_ns / SECOND_NS);
-        self.close_before(shard, next);
-    }
-
-    fn close_before(&mut self, shard: &Shard, second: u64) {
-        close_before(shard, &mut self.open, second);
-    }
-}
-
-fn close_before(shard: &Shard, open: &mut VecDeque<(u64, Begun)>, second: u64) {
-    while let Some((_, begun)) = open.pop_front_if(|(open, _)| *open < second) {
-        shard.withdraw(begun);
-    }
 }
 
 /// Where to stop taking lines: before the line of this number, or before this instant of the schedule.
@@ -341,10 +300,8 @@ mod tests {
         let recorder = Recorder::default();
         recorder.set_origin(5 * S);
         let mut ops = Ops::new(&recorder, &settings(2.0, false), 7, 5 * S, 6 * S);
-        ops.advance(5 * S);
         ops.submitted(&submitted(0, 6 * S, 7 * S));
         ops.ended(&batch(0, 6 * S, 0..2, 6 * S + S / 2));
-        ops.advance(6 * S + S / 2);
         let records = records(&recorder, 6 * S + S / 2);
         let closed: Vec<_> = records.iter().filter(|record| !record.open).collect();
         assert_eq!(closed.len(), 1, "second 1 is open");
@@ -359,9 +316,6 @@ mod tests {
     fn a_second_stays_open_until_its_last_line_is_done_though_batches_end_out_of_order() {
         let recorder = Recorder::default();
         let mut ops = Ops::new(&recorder, &settings(2.0, false), 7, 0, S);
-        for second in 0..5 {
-            ops.advance(second * S);
-        }
         ops.submitted(&submitted(0, S, 2 * S));
         ops.submitted(&submitted(1, 2 * S, 3 * S));
         ops.ended(&batch(1, 2 * S, 2..4, 3 * S));
@@ -380,18 +334,16 @@ mod tests {
         let recorder = Recorder::default();
         // A line every 4 s: at 0, 4 and 8 s.
         let mut ops = Ops::new(&recorder, &settings(0.25, false), 7, 0, 60 * S);
-        (0..=6).for_each(|second| ops.advance(second * S));
         ops.submitted(&Submitted { batch: 0, time_ns: 3 * S, next_time_ns: None });
         ops.ended(&batch(0, 3 * S, 0..1, 3 * S));
         let found: Vec<_> = records(&recorder, 7 * S).into_iter().map(|record| (record.second, record.open)).collect();
-        assert_eq!(found, [(0, false), (3, false), (4, true), (5, true), (6, true), (7, true)]);
+        assert_eq!(found, [(0, false), (3, false), (4, true)]);
     }
 
     #[test]
     fn what_was_cut_off_is_unknown_and_nothing_stays_open() {
         let recorder = Recorder::default();
         let mut ops = Ops::new(&recorder, &settings(2.0, false), 7, 0, S);
-        (0..=4).for_each(|second| ops.advance(second * S));
         ops.submitted(&submitted(0, S, 2 * S));
         ops.ended(&batch(0, S, 0..2, 2 * S));
         ops.finish(4 * S, Some(3 * S));
@@ -410,7 +362,6 @@ mod tests {
             let recorder = Recorder::default();
             let mut ops = Ops::new(&recorder, &settings, 7, 0, S);
             ops.forget(0);
-            ops.advance(S);
             ops.submitted(&submitted(0, S, 2 * S));
             ops.ended(&batch(0, S, 0..2, 2 * S));
             ops.finish(2 * S, Some(2 * S));

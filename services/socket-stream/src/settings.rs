@@ -370,13 +370,11 @@ mod text {
 
     pub fn write(duration: Duration) -> String {
         let ns = duration.as_nanos();
-        match ns {
-            0 => "0s".to_owned(),
-            _ if ns % 60_000_000_000 == 0 => format!("{}m", ns / 60_000_000_000),
-            _ if ns % 1_000_000_000 == 0 => format!("{}s", ns / 1_000_000_000),
-            _ if ns % 1_000_000 == 0 => format!("{}ms", ns / 1_000_000),
-            _ if ns % 1_000 == 0 => format!("{}us", ns / 1_000),
-            _ => format!("{ns}ns"),
+        let units = [("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
+        match units.into_iter().find(|(_, unit_ns)| ns.is_multiple_of(*unit_ns)) {
+            _ if ns == 0 => "0s".to_owned(),
+            Some((unit, unit_ns)) => format!("{}{unit}", ns / unit_ns),
+            None => format!("{ns}ns"),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::policy::{
     Action, Block, BlockGenerator, Done, Driver, MemoryBound, Plan, RateLimiter, Receiving, Start, Task, TaskId,
     TaskWork, ns, partition_of,
 };
-use crate::settings::Settings;
+use crate::settings::{Settings, Work};
 use crate::words::{self, Lines};
 
 /// What a connection holds between a source that sends and a receiver that does not read: about what the buffers of a
@@ -101,7 +101,11 @@ enum Stop {
 
 impl<'a> Simulation<'a> {
     fn new(settings: &'a Settings, seed: u64, until_ns: u64, recorder: &Recorder, journal: &'a Journal) -> Self {
-        let driver = Driver::new(settings, Plan::of(settings), &Start::default());
+        let notes = match settings.work {
+            Work::Sleep => Vec::new(),
+            Work::Burn => vec!["simulated: work burns as if each slot had a CPU of its own".to_owned()],
+        };
+        let driver = Driver::new(settings, Plan::of(settings), &Start { notes, ..Start::default() });
         let first_batch_ns = driver.next_batch_tick_ns().unwrap_or(0);
         let stream = |stream| Stream::new(settings, seed, stream, until_ns);
         let mut vocabulary_keys = vec![0; settings.reduce_partitions() as usize];
@@ -126,7 +130,6 @@ impl<'a> Simulation<'a> {
             now_ns: 0,
         };
         (settings.running_receivers()..settings.receivers).for_each(|stream| simulation.ops.forget(stream));
-        simulation.ops.advance(0);
         simulation
     }
 
@@ -175,7 +178,6 @@ impl<'a> Simulation<'a> {
                 Action::Submitted(submitted) => {
                     self.batches.insert(submitted.batch, std::mem::take(&mut self.unallocated));
                     self.ops.submitted(&submitted);
-                    self.ops.advance(now_ns);
                 }
                 Action::StartTask(task) => self.start(now_ns, &task),
                 Action::Ended(ended) => {
@@ -257,7 +259,6 @@ impl<'a> Simulation<'a> {
 
     /// What is told each second.
     fn second(&mut self, now_ns: u64, series: &Series) {
-        self.ops.advance(now_ns);
         self.receive(now_ns);
         self.streams.iter_mut().for_each(|stream| stream.send(now_ns));
         let sum = |of: fn(&Stream) -> u64| self.streams.iter().map(of).sum::<u64>() as f64;

@@ -222,16 +222,23 @@ impl Job {
         let cost = Cost { each: settings.cost, work: settings.work };
         let lines = Stream::lines().repartition(settings.partitions);
         match settings.cost_per {
-            Per::Line => counted(lines.cost(cost).flat_map(words), settings),
-            Per::Word => counted(lines.flat_map(words).cost(cost), settings),
+            Per::Line => counted(lines.cost(cost).flat_map(|line, out| words(line, out)), settings),
+            Per::Word => counted(lines.flat_map(|line, out| words(line, out)).cost(cost), settings),
         }
     }
 }
 
+/// As `line.split(' ')`, at half the cost for words of a few letters.
+#[inline(always)]
 fn words(line: &str, out: &mut dyn FnMut(Word)) {
-    for word in line.split(' ') {
-        out(Word::new(word));
+    let mut from = 0;
+    for (at, byte) in line.bytes().enumerate() {
+        if byte == b' ' {
+            out(Word::new(&line[from..at]));
+            from = at + 1;
+        }
     }
+    out(Word::new(&line[from..]));
 }
 
 fn counted(words: Records<impl Flow<Item = Word>>, settings: &Settings) -> Job {

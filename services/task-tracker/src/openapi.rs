@@ -31,9 +31,10 @@ fn describe(operation: &Operation, gateway: bool) -> Value {
     let mut responses = Map::new();
     let (status, schema) = operation.answer;
     responses.insert(status.to_string(), answer(operation, schema));
-    let of_gateway: &[u16] = if gateway && operation.part != Part::Every { &[413, 502] } else { &[] };
-    for status in operation.refusals.iter().chain(of_gateway) {
-        responses.insert(status.to_string(), refusal(*status));
+    // It reads every body, wanted or not, before it sends it on.
+    let of_gateway: &[u16] = if gateway && operation.part != Part::Every { &[413, 422, 502] } else { &[] };
+    for status in operation.refusals().into_iter().chain(of_gateway.iter().copied()) {
+        responses.insert(status.to_string(), refusal(status));
     }
     let mut described = json!({ "operationId": operation.id, "responses": responses });
     if operation.token {

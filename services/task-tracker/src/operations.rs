@@ -3,6 +3,7 @@
 //! The one rule: routing and the OpenAPI document are both read from this table, so neither can say what the other
 //! does not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::Method;
@@ -45,12 +46,26 @@ pub struct Operation {
     pub body: Option<&'static str>,
     /// The status and the schema of its answer; no schema is no body.
     pub answer: (u16, Option<&'static str>),
-    /// What else it may answer.
-    pub refusals: &'static [u16],
+    /// What else it may answer for reasons of its own; see [`Operation::refusals`].
+    pub own_refusals: &'static [u16],
     /// The names of its parameters, as in the OpenAPI document's components.
     pub parameters: &'static [&'static str],
     /// Answers it.
     pub handle: Handle,
+}
+
+impl Operation {
+    /// What else it may answer, in order: its own refusals, those of a token and of a body, and those of every part that
+    /// works on something.
+    pub fn refusals(&self) -> BTreeSet<u16> {
+        let mut refusals = BTreeSet::from_iter(self.own_refusals.iter().copied());
+        refusals.extend(self.token.then_some(401));
+        refusals.extend(self.body.iter().flat_map(|_| [413, 422]));
+        if self.part != Part::Every {
+            refusals.extend([503, 504]);
+        }
+        refusals
+    }
 }
 
 macro_rules! handle {
@@ -69,7 +84,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: false,
         body: Some("Registration"),
         answer: (201, Some("User")),
-        refusals: &[400, 413, 422, 503, 504],
+        own_refusals: &[400],
         parameters: &[],
         handle: handle!(users::register),
     },
@@ -81,7 +96,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: false,
         body: Some("Credentials"),
         answer: (200, Some("Token")),
-        refusals: &[401, 413, 422, 503, 504],
+        own_refusals: &[401],
         parameters: &[],
         handle: handle!(users::login),
     },
@@ -93,7 +108,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("User")),
-        refusals: &[401, 503, 504],
+        own_refusals: &[],
         parameters: &[],
         handle: handle!(users::me),
     },
@@ -105,7 +120,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("Page")),
-        refusals: &[401, 422, 503, 504],
+        own_refusals: &[422],
         parameters: &["skip", "limit", "status", "priority"],
         handle: handle!(tasks::list),
     },
@@ -117,7 +132,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: Some("NewTask"),
         answer: (201, Some("Task")),
-        refusals: &[401, 413, 422, 503, 504],
+        own_refusals: &[],
         parameters: &["idempotency_key"],
         handle: handle!(tasks::create),
     },
@@ -129,7 +144,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("TaskCounts")),
-        refusals: &[401, 503, 504],
+        own_refusals: &[],
         parameters: &[],
         handle: handle!(tasks::stats),
     },
@@ -141,7 +156,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("Task")),
-        refusals: &[401, 404, 422, 503, 504],
+        own_refusals: &[404, 422],
         parameters: &["task_id"],
         handle: handle!(tasks::read),
     },
@@ -153,7 +168,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: Some("TaskChange"),
         answer: (200, Some("Task")),
-        refusals: &[401, 404, 412, 413, 422, 503, 504],
+        own_refusals: &[404, 412],
         parameters: &["task_id", "if_match"],
         handle: handle!(tasks::update),
     },
@@ -165,7 +180,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (204, None),
-        refusals: &[401, 404, 412, 422, 503, 504],
+        own_refusals: &[404, 412, 422],
         parameters: &["task_id", "if_match"],
         handle: handle!(tasks::delete),
     },
@@ -177,7 +192,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("Task")),
-        refusals: &[401, 404, 412, 422, 503, 504],
+        own_refusals: &[404, 412, 422],
         parameters: &["task_id", "if_match"],
         handle: handle!(tasks::complete),
     },
@@ -189,7 +204,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("Task")),
-        refusals: &[401, 404, 412, 422, 503, 504],
+        own_refusals: &[404, 412, 422],
         parameters: &["task_id", "if_match"],
         handle: handle!(tasks::incomplete),
     },
@@ -201,7 +216,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: true,
         body: None,
         answer: (200, Some("Stats")),
-        refusals: &[401, 503, 504],
+        own_refusals: &[],
         parameters: &[],
         handle: handle!(stats::stats),
     },
@@ -213,7 +228,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: false,
         body: None,
         answer: (200, Some("Health")),
-        refusals: &[],
+        own_refusals: &[],
         parameters: &[],
         handle: handle!(service::health),
     },
@@ -225,7 +240,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: false,
         body: None,
         answer: (200, Some("Health")),
-        refusals: &[503],
+        own_refusals: &[503],
         parameters: &[],
         handle: handle!(service::ready),
     },
@@ -237,7 +252,7 @@ pub static OPERATIONS: &[Operation] = &[
         token: false,
         body: None,
         answer: (200, Some("Document")),
-        refusals: &[],
+        own_refusals: &[],
         parameters: &[],
         handle: handle!(service::openapi),
     },

@@ -2,6 +2,7 @@
 //!
 //! The one rule: a role says that it is ready only when it can do its work, and says why when it cannot start.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,7 +115,11 @@ async fn serve_service(
         operations,
         store: store.clone(),
         counts,
-        tokens: Tokens::new(env.config.secret("jwt_key")?, env.clock.clone()),
+        tokens: Tokens::new(
+            env.config.secret("jwt_key")?,
+            env.clock.clone(),
+            settings.token_minutes.map_or(Settings::TOKEN_MINUTES, NonZeroU32::get),
+        ),
         passwords: Passwords::new(settings.argon2)?,
         clock: env.clock.clone(),
         in_flight: InFlight::new(settings.max_in_flight.unwrap_or(Settings::MAX_IN_FLIGHT)),

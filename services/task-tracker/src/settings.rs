@@ -3,6 +3,8 @@
 //! The one rule: each mechanism that changes how the system behaves under load has an off switch here, and its default
 //! is what a careful operator would run.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 /// The `[settings]` of an experiment with this system; every role is given the same.
@@ -20,11 +22,16 @@ pub struct Settings {
     /// Requests a service works on at once; above it, it sheds. None: [`Settings::MAX_IN_FLIGHT`]. 0: it never sheds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<usize>,
+    /// How long a token is good for, in minutes. None: [`Settings::TOKEN_MINUTES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_minutes: Option<NonZeroU32>,
     /// How the gateway treats its upstreams.
     pub gateway: GatewaySettings,
 }
 
 impl Settings {
+    /// How long a token is good for unless told otherwise, in minutes.
+    pub const TOKEN_MINUTES: u32 = 30;
     /// How many requests a service works on at once unless told otherwise.
     pub const MAX_IN_FLIGHT: usize = 1024;
 }

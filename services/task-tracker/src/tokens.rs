@@ -1,4 +1,4 @@
-//! Bearer tokens: JWT with HS256, good for half an hour.
+//! Bearer tokens: JWT with HS256, good for as long as the settings say.
 //!
 //! The one rule: a token is checked with the key and the clock alone. No assembly asks a database who the caller is,
 //! so both do the same work for a request.
@@ -7,12 +7,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use kit::Clock;
 use serde::{Deserialize, Serialize};
 
-/// How long a token is good for.
-const LIFETIME_S: u64 = 30 * 60;
-
 /// Issues and checks tokens.
 pub struct Tokens {
     clock: Clock,
+    good_for_s: u64,
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
@@ -27,13 +25,14 @@ struct Claims {
 }
 
 impl Tokens {
-    /// With the key that all roles of a run share.
-    pub fn new(key: &str, clock: Clock) -> Self {
+    /// With the key that all roles of a run share; `minutes` is how long a token is good for.
+    pub fn new(key: &str, clock: Clock, minutes: u32) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         // The library would read the machine's clock; `user` compares with the clock it was handed.
         validation.validate_exp = false;
         Self {
             clock,
+            good_for_s: 60 * u64::from(minutes),
             encoding: EncodingKey::from_secret(key.as_bytes()),
             decoding: DecodingKey::from_secret(key.as_bytes()),
             validation,
@@ -46,7 +45,7 @@ impl Tokens {
     /// When it cannot be signed.
     pub fn issue(&self, user: i64) -> anyhow::Result<String> {
         let iat = self.now_s();
-        let claims = Claims { sub: user.to_string(), iat, exp: iat + LIFETIME_S };
+        let claims = Claims { sub: user.to_string(), iat, exp: iat + self.good_for_s };
         Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)?)
     }
 
@@ -69,21 +68,23 @@ mod tests {
 
     #[test]
     fn a_token_names_its_user_until_it_expires() {
-        let (clock, hand) = Clock::manual();
-        let tokens = Tokens::new("key", clock);
-        let token = tokens.issue(42).unwrap();
-        assert_eq!(tokens.user(&token), Some(42));
-        hand.advance(Duration::from_secs(LIFETIME_S - 1));
-        assert_eq!(tokens.user(&token), Some(42));
-        hand.advance(Duration::from_secs(1));
-        assert_eq!(tokens.user(&token), None);
+        for minutes in [30, 150] {
+            let (clock, hand) = Clock::manual();
+            let tokens = Tokens::new("key", clock, minutes);
+            let token = tokens.issue(42).unwrap();
+            assert_eq!(tokens.user(&token), Some(42));
+            hand.advance(Duration::from_secs(u64::from(minutes) * 60 - 1));
+            assert_eq!(tokens.user(&token), Some(42), "{minutes}");
+            hand.advance(Duration::from_secs(1));
+            assert_eq!(tokens.user(&token), None, "{minutes}");
+        }
     }
 
     #[test]
     fn a_token_of_another_key_or_of_none_is_refused() {
         let (clock, _hand) = Clock::manual();
-        let tokens = Tokens::new("key", clock.clone());
-        let foreign = Tokens::new("other", clock).issue(42).unwrap();
+        let tokens = Tokens::new("key", clock.clone(), 30);
+        let foreign = Tokens::new("other", clock, 30).issue(42).unwrap();
         let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiIxIiwiaWF0IjowLCJleHAiOjk5OTk5OTk5OTl9.";
         for token in [foreign.as_str(), unsigned, "", "a.b.c", "\u{7f}"] {
             assert_eq!(tokens.user(token), None, "{token:?}");

@@ -26,8 +26,8 @@ struct State {
     driver: Driver,
     /// Blocks that are in no batch.
     waiting: BTreeMap<BlockId, Text>,
-    /// Batches that have not ended.
-    batches: BTreeMap<u64, Arc<dyn Running>>,
+    /// Batches that have not ended, and their blocks.
+    batches: BTreeMap<u64, (Arc<dyn Running>, Vec<Text>)>,
     /// Tasks whose slot is about to take them.
     tasks: VecDeque<Task>,
     /// Receivers that have not ended.
@@ -52,6 +52,11 @@ impl Core {
             ended: false,
         };
         Self { job, state: Mutex::new(state), task: Condvar::new(), due: Condvar::new() }
+    }
+
+    /// Does what is to be done before anything has happened.
+    pub(super) fn begin(&self, engine: &Engine) {
+        self.turn(engine, &mut self.lock(), |_, _| ());
     }
 
     /// The run ends.
@@ -87,7 +92,7 @@ impl Core {
                 return None;
             }
             if let Some(task) = state.tasks.pop_front() {
-                let batch = state.batches.get(&task.id.batch).cloned();
+                let batch = state.batches.get(&task.id.batch).map(|(batch, _)| batch.clone());
                 return Some((task, batch));
             }
             state = self.task.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -128,9 +133,9 @@ impl Core {
                 Action::CloseBlocks { tick_ns } => state.close_blocks(engine, now_ns, tick_ns),
                 Action::Submitted(submitted) => {
                     // In the order of their names, as the driver has them.
-                    let blocks = std::mem::take(&mut state.waiting).into_values().collect();
-                    let batch = self.job.program.clone().begin(submitted.batch, blocks);
-                    state.batches.insert(submitted.batch, batch);
+                    let blocks: Vec<_> = std::mem::take(&mut state.waiting).into_values().collect();
+                    let batch = self.job.program.clone().begin(submitted.batch, blocks.clone());
+                    state.batches.insert(submitted.batch, (batch, blocks));
                     engine.note(Note::Submitted(submitted));
                 }
                 Action::StartTask(task) => state.tasks.push_back(task),
@@ -162,7 +167,7 @@ impl Core {
 
 impl State {
     fn close_blocks(&mut self, engine: &Engine, now_ns: u64, tick_ns: u64) {
-        for (block, text) in engine.inboxes.iter().filter_map(|inbox| inbox.close(tick_ns)) {
+        for (block, text) in engine.inboxes.iter().filter_map(|inbox| inbox.close(tick_ns, &engine.spare)) {
             self.waiting.insert(block.id, text);
             self.driver.block(now_ns, block);
         }

@@ -49,11 +49,11 @@ impl Inbox {
     }
 
     /// Takes what there is.
-    pub(super) fn close(&self, tick_ns: u64) -> Option<(Block, Text)> {
+    pub(super) fn close(&self, tick_ns: u64, spare: &Spare) -> Option<(Block, Text)> {
         let mut open = lock(&self.open);
         let block = open.block.close(tick_ns)?;
         // The next block is likely to be as large.
-        let next = String::with_capacity(open.text.len());
+        let next = spare.take().unwrap_or_else(|| String::with_capacity(open.text.len()));
         Some((block, Arc::new(std::mem::replace(&mut open.text, next))))
     }
 
@@ -76,6 +76,32 @@ impl Inbox {
     /// The rate in force.
     pub(super) fn rate(&self) -> Option<f64> {
         lock(&self.limiter).rate()
+    }
+}
+
+/// Texts that are empty again. At millions of lines a second, memory that is new each time costs more than what is
+/// written to it.
+#[derive(Default)]
+pub(super) struct Spare(Mutex<Vec<String>>);
+
+impl Spare {
+    /// Those of a few seconds.
+    const MOST: usize = 16;
+    /// Smaller ones cost nothing to make.
+    const SMALLEST: usize = 1 << 20;
+
+    pub(super) fn give(&self, mut text: String) {
+        let mut spare = lock(&self.0);
+        // One that was needed only once, for a burst, goes.
+        let outsized = text.capacity() > 2 * text.len();
+        if text.capacity() >= Self::SMALLEST && !outsized && spare.len() < Self::MOST {
+            text.clear();
+            spare.push(text);
+        }
+    }
+
+    fn take(&self) -> Option<String> {
+        lock(&self.0).pop()
     }
 }
 

@@ -14,7 +14,7 @@ use kit::{Env, Journal, Recorder};
 use super::Engine;
 use crate::ops::Ops;
 use crate::policy::{Ended, Submitted};
-use crate::stream::Running;
+use crate::stream::{Running, Text};
 
 const S: u64 = 1_000_000_000;
 
@@ -28,8 +28,8 @@ pub(super) enum Note {
     Ended {
         /// How.
         ended: Ended,
-        /// What it was made of, to be freed where nobody waits.
-        freed: Option<Arc<dyn Running>>,
+        /// What it was made of, to be freed where nobody waits: the tables, and then the text.
+        freed: Option<(Arc<dyn Running>, Vec<Text>)>,
     },
     /// Which line of its schedule a line of this stream is, is not known any more.
     Forget(u32),
@@ -70,14 +70,13 @@ impl Ledger {
         let cut = loop {
             let now_ns = engine.clock.now_ns();
             if now_ns >= tick_ns {
-                self.ops.advance(now_ns);
                 self.tell(engine, now_ns);
                 tick_ns += S * ((now_ns - tick_ns) / S + 1);
             }
             let wait = Duration::from_nanos(tick_ns.saturating_sub(engine.clock.now_ns()));
             match self.notes.recv_timeout(wait) {
                 Ok(Note::Drained { cut }) => break cut,
-                Ok(note) => self.note(note),
+                Ok(note) => self.note(engine, note),
                 // Everything that was told before comes first: a role that ends has nothing more to tell.
                 Err(RecvTimeoutError::Timeout) if engine.signal.told().end => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -92,12 +91,15 @@ impl Ledger {
         self.control.set_drained();
     }
 
-    fn note(&mut self, note: Note) {
+    fn note(&mut self, engine: &Engine, note: Note) {
         match note {
             Note::Tell(entry) => self.journal.push(&entry),
             Note::Submitted(submitted) => self.ops.submitted(&submitted),
             Note::Ended { ended, freed } => {
-                drop(freed);
+                if let Some((tables, texts)) = freed {
+                    drop(tables);
+                    texts.into_iter().filter_map(Arc::into_inner).for_each(|text| engine.spare.give(text));
+                }
                 self.ops.ended(&ended);
             }
             Note::Forget(stream) => self.ops.forget(stream),

@@ -20,6 +20,10 @@ use crate::socket::{self, LOOK};
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
+/// What comes within this time is read together, unless the last read was large: one for each small packet costs more
+/// than what is in it.
+const GATHER_NS: u64 = 1_000_000;
+const LARGE_READ: usize = 32 << 10;
 /// A source that ends may do so because the run does: for so long a stop is waited for before it is told as lost.
 const END_OF_RUN: Duration = Duration::from_secs(1);
 
@@ -78,6 +82,8 @@ struct Receiver<'a> {
     buffer: LineBuffer,
     /// Lines received, which is the number of the next one.
     received: u64,
+    /// Bytes that the last read gave.
+    last_read: usize,
 }
 
 /// Why reading from one connection ended.
@@ -100,7 +106,7 @@ impl<'a> Receiver<'a> {
         // However many receivers hold a line that has only begun, each can read its own to the end.
         let share = (settings.memory_bytes / u64::from(settings.running_receivers())).saturating_sub(1);
         let longest = usize::try_from(settings.max_line_bytes.min(share)).unwrap_or(usize::MAX);
-        Self { engine, stream, start_ns, receiving, buffer: LineBuffer::new(longest), received: 0 }
+        Self { engine, stream, start_ns, receiving, buffer: LineBuffer::new(longest), received: 0, last_read: 0 }
     }
 
     /// Connects, reads, and connects again, until the run ends. Says whether it was cut off before its source had ended.
@@ -178,6 +184,9 @@ impl<'a> Receiver<'a> {
                 Err(error) => return self.broken(&error),
             }
             // There is something, and it is not quiet while there is no room for it.
+            if self.last_read < LARGE_READ {
+                self.engine.signal.wait_until(last_ns + GATHER_NS, |told| told.end);
+            }
             last_ns = self.engine.clock.now_ns();
             match self.read_some(socket) {
                 Ok(None) => {}
@@ -204,6 +213,7 @@ impl<'a> Receiver<'a> {
         let result = socket.read(self.buffer.room(most));
         let read = *result.as_ref().unwrap_or(&0);
         engine.memory.release((most - read) as u64);
+        self.last_read = read;
         match result {
             Ok(0) => Ok(Some(self.closed())),
             Ok(read) => Ok(self.take(read)),

@@ -717,7 +717,8 @@ fn engine_entry(settings: &Settings, start: &Start) -> Engine {
     let wall_ns = i128::from(start.origin_ns) + i128::from(start.wall_minus_now_ns);
     Engine {
         name: "socket-stream".to_owned(),
-        start_unix_ms: wall_ns as f64 / 1e6,
+        // By whole microseconds: as many nanoseconds as that are not exact in a float.
+        start_unix_ms: (wall_ns / 1_000) as f64 / 1e3,
         batch_interval_ms: settings.batch_interval.as_secs_f64() * 1e3,
         block_interval_ms: settings.block_interval.as_secs_f64() * 1e3,
         cores: settings.cores,
@@ -728,3 +729,6 @@ fn engine_entry(settings: &Settings, start: &Start) -> Engine {
         notes: settings.notes().into_iter().chain(start.notes.iter().cloned()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ where
 {
     type Item = T;
 
-    #[inline]
+    #[inline(always)]
     fn each(&self, line: &str, charge: &mut Charge, out: &mut impl FnMut(&mut Charge, T)) {
         charge.add(self.price);
         (self.each)(line, &mut |item| out(charge, item));
@@ -90,7 +90,7 @@ where
 {
     type Item = T;
 
-    #[inline]
+    #[inline(always)]
     fn each(&self, line: &str, charge: &mut Charge, out: &mut impl FnMut(&mut Charge, T)) {
         self.from.each(line, charge, &mut |charge: &mut Charge, item| out(charge, (self.each)(item)));
     }
@@ -117,7 +117,7 @@ where
 {
     type Item = T;
 
-    #[inline]
+    #[inline(always)]
     fn each(&self, line: &str, charge: &mut Charge, out: &mut impl FnMut(&mut Charge, T)) {
         self.from.each(line, charge, &mut |charge: &mut Charge, item| {
             (self.each)(item, &mut |item| out(charge, item));
@@ -144,7 +144,7 @@ where
 {
     type Item = F::Item;
 
-    #[inline]
+    #[inline(always)]
     fn each(&self, line: &str, charge: &mut Charge, out: &mut impl FnMut(&mut Charge, F::Item)) {
         self.from.each(line, charge, &mut |charge: &mut Charge, item| {
             if (self.keep)(&item) {
@@ -169,7 +169,7 @@ impl<F> Costly<F> {
 impl<F: Flow> Flow for Costly<F> {
     type Item = F::Item;
 
-    #[inline]
+    #[inline(always)]
     fn each(&self, line: &str, charge: &mut Charge, out: &mut impl FnMut(&mut Charge, F::Item)) {
         self.from.each(line, charge, &mut |charge: &mut Charge, item| {
             charge.add(self.price);

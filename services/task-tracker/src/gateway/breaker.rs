@@ -13,6 +13,8 @@ const BUCKETS: usize = 10;
 pub struct Breaker {
     settings: BreakerSettings,
     state: State,
+    /// Grows with each change of state, so that a call tells of the state that it began in and of no later one.
+    epoch: u64,
     buckets: [Bucket; BUCKETS],
 }
 
@@ -45,7 +47,7 @@ pub enum CallOutcome {
 impl Breaker {
     /// A closed one.
     pub fn new(settings: BreakerSettings) -> Self {
-        Self { settings, state: State::Closed, buckets: [Bucket::default(); BUCKETS] }
+        Self { settings, state: State::Closed, epoch: 0, buckets: [Bucket::default(); BUCKETS] }
     }
 
     /// Whether a call may go through now.
@@ -58,23 +60,26 @@ impl Breaker {
         }
     }
 
-    /// A call that was admitted begins.
-    pub fn begin(&mut self, now_ns: u64) {
+    /// A call that was admitted begins. Gives back what its end is to be told with.
+    #[must_use]
+    pub fn begin(&mut self, now_ns: u64) -> u64 {
         if let State::Open { until_ns } = self.state
             && now_ns >= until_ns
         {
-            self.state = State::HalfOpen { under_way: 0, succeeded: 0 };
+            self.change_to(State::HalfOpen { under_way: 0, succeeded: 0 });
         }
         if let State::HalfOpen { under_way, .. } = &mut self.state {
             *under_way += 1;
         }
+        self.epoch
     }
 
-    /// A call ended. Says whether this opened the breaker.
-    pub fn end(&mut self, now_ns: u64, outcome: CallOutcome) -> bool {
+    /// A call that began in `epoch` ended. Says whether this opened the breaker.
+    pub fn end(&mut self, now_ns: u64, epoch: u64, outcome: CallOutcome) -> bool {
         match self.state {
             _ if !self.settings.on => false,
-            // It began before the breaker opened, and tells nothing new.
+            // It began before the state changed, and tells nothing of this one: it is no probe, for example.
+            _ if epoch != self.epoch => false,
             State::Open { .. } => false,
             State::Closed => self.count(now_ns, outcome),
             State::HalfOpen { under_way, succeeded } => {
@@ -83,16 +88,19 @@ impl Breaker {
         }
     }
 
+    fn change_to(&mut self, state: State) {
+        self.state = state;
+        self.epoch += 1;
+        self.buckets = [Bucket::default(); BUCKETS];
+    }
+
     fn end_probe(&mut self, now_ns: u64, outcome: CallOutcome, under_way: u32, succeeded: u32) -> bool {
         match outcome {
             CallOutcome::Failure => {
                 self.open(now_ns);
                 return true;
             }
-            CallOutcome::Success if succeeded + 1 >= self.settings.probes.max(1) => {
-                self.state = State::Closed;
-                self.buckets = [Bucket::default(); BUCKETS];
-            }
+            CallOutcome::Success if succeeded + 1 >= self.settings.probes.max(1) => self.change_to(State::Closed),
             CallOutcome::Success => self.state = State::HalfOpen { under_way, succeeded: succeeded + 1 },
             CallOutcome::Unknown => self.state = State::HalfOpen { under_way, succeeded },
         }
@@ -125,8 +133,7 @@ impl Breaker {
     }
 
     fn open(&mut self, now_ns: u64) {
-        self.state = State::Open { until_ns: now_ns + self.settings.open_ms * 1_000_000 };
-        self.buckets = [Bucket::default(); BUCKETS];
+        self.change_to(State::Open { until_ns: now_ns + self.settings.open_ms * 1_000_000 });
     }
 
     fn bucket_ns(&self) -> u64 {
@@ -147,8 +154,8 @@ mod tests {
 
     fn call(breaker: &mut Breaker, at_ms: u64, outcome: CallOutcome) -> bool {
         assert!(breaker.admits(at_ms * MS), "not admitted at {at_ms} ms");
-        breaker.begin(at_ms * MS);
-        breaker.end(at_ms * MS, outcome)
+        let epoch = breaker.begin(at_ms * MS);
+        breaker.end(at_ms * MS, epoch, outcome)
     }
 
     fn opened_at_0() -> Breaker {
@@ -182,14 +189,30 @@ mod tests {
     #[test]
     fn half_open_lets_a_few_probes_through_and_closes_when_all_succeed() {
         let mut breaker = opened_at_0();
-        breaker.begin(500 * MS);
-        breaker.begin(500 * MS);
+        let probes = [breaker.begin(500 * MS), breaker.begin(500 * MS)];
         assert!(!breaker.admits(500 * MS), "two probes are under way");
-        breaker.end(501 * MS, Success);
+        breaker.end(501 * MS, probes[0], Success);
         assert!(!breaker.admits(501 * MS), "the second probe has not ended");
-        breaker.end(502 * MS, Success);
+        breaker.end(502 * MS, probes[1], Success);
         assert!(breaker.admits(502 * MS));
         assert!(!call(&mut breaker, 502, Failure), "it starts counting afresh");
+    }
+
+    #[test]
+    fn a_call_that_began_before_it_opened_is_no_probe_whenever_it_ends() {
+        let mut breaker = breaker();
+        let early = [breaker.begin(0), breaker.begin(0), breaker.begin(0)];
+        assert_eq!((0..4).filter(|_| call(&mut breaker, 0, Failure)).count(), 1, "it opens once");
+        let probe = breaker.begin(500 * MS);
+        assert!(!breaker.end(501 * MS, early[0], Failure), "it does not open for what was before");
+        assert!(!breaker.end(501 * MS, early[1], Success));
+        let other = breaker.begin(501 * MS);
+        assert!(!breaker.admits(501 * MS), "both places are taken by probes");
+        breaker.end(502 * MS, probe, Success);
+        assert!(!breaker.admits(502 * MS), "one probe has succeeded, and one is under way");
+        breaker.end(503 * MS, other, Success);
+        assert!(breaker.admits(503 * MS));
+        assert!(!breaker.end(504 * MS, early[2], Failure));
     }
 
     #[test]

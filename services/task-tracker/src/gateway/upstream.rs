@@ -379,14 +379,16 @@ impl Replica {
 struct OpenCall<'a> {
     upstream: &'a Inner,
     replica: &'a Replica,
+    /// That of the breaker when it began.
+    epoch: u64,
     outcome: CallOutcome,
     _under_way: Option<crate::shedding::UnderWay>,
 }
 
 impl<'a> OpenCall<'a> {
     fn begin(upstream: &'a Inner, replica: &'a Replica) -> Self {
-        lock(&replica.breaker).begin(upstream.clock.now_ns());
-        Self { upstream, replica, outcome: CallOutcome::Unknown, _under_way: replica.in_flight.enter() }
+        let epoch = lock(&replica.breaker).begin(upstream.clock.now_ns());
+        Self { upstream, replica, epoch, outcome: CallOutcome::Unknown, _under_way: replica.in_flight.enter() }
     }
 }
 
@@ -395,7 +397,7 @@ impl Drop for OpenCall<'_> {
         if self.outcome == CallOutcome::Failure {
             self.upstream.metrics.failures.inc();
         }
-        if lock(&self.replica.breaker).end(self.upstream.clock.now_ns(), self.outcome) {
+        if lock(&self.replica.breaker).end(self.upstream.clock.now_ns(), self.epoch, self.outcome) {
             self.upstream.metrics.breaker_opens.inc();
         }
     }

@@ -13,6 +13,8 @@ use crate::client::send;
 pub struct Assembly {
     pub name: String,
     pub addr: SocketAddr,
+    /// What the role at the address promises.
+    pub document: Value,
     pub roles: Vec<Hosted>,
 }
 
@@ -21,7 +23,7 @@ pub type Url<'a> = &'a dyn Fn(&str) -> String;
 
 pub fn monolith(name: &str, url: Url) -> Assembly {
     let role = start(config("monolith", Some(url("monolith"))));
-    Assembly { name: format!("monolith on {name}"), addr: role.addr, roles: vec![role] }
+    Assembly { name: format!("monolith on {name}"), addr: role.addr, document: document(&role), roles: vec![role] }
 }
 
 /// A gateway and its services; the tasks have two replicas, which start at once on one database.
@@ -40,10 +42,15 @@ pub fn microservices(name: &str, url: Url) -> Assembly {
     let assembly = Assembly {
         name: format!("microservices on {name}"),
         addr: gateway.addr,
+        document: document(&gateway),
         roles: [gateway, users, stats].into_iter().chain(tasks).collect(),
     };
     until("the gateway is ready", || send(assembly.addr, "GET", "/readyz", &[], "").is_ok_and(|a| a.status == 200));
     assembly
+}
+
+fn document(role: &Hosted) -> Value {
+    send(role.addr, "GET", "/openapi.json", &[], "").unwrap().body
 }
 
 /// A configuration that is quick to log in with.

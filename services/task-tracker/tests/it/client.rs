@@ -36,7 +36,8 @@ pub fn send(
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
-    if !body.is_empty() {
+    let is_chunked = headers.iter().any(|(name, _)| *name == "Transfer-Encoding");
+    if !body.is_empty() && !is_chunked {
         request.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     request.push_str("\r\n");

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::assembly::Assembly;
 use crate::client::{Answer, send};
+use crate::promised::is_promised;
 
 /// Runs the suite against an assembly on an empty database.
 pub fn conforms(assembly: &Assembly) {
@@ -25,6 +26,7 @@ pub fn conforms(assembly: &Assembly) {
     tokens_and_users(assembly, &tokens["ann"]);
     versions(assembly, &tokens);
     another_origin(assembly);
+    a_body_that_nobody_asked_for(assembly, &tokens);
     the_document_is_served(assembly);
 }
 
@@ -369,7 +371,9 @@ fn ask(assembly: &Assembly, tokens: &BTreeMap<&str, String>, request: &str, body
         Some(length) => json!({ "title": "x".repeat(length.parse().unwrap()) }).to_string(),
         None => body.to_owned(),
     };
-    send(assembly.addr, method, path, &headers, &body).unwrap()
+    let answer = send(assembly.addr, method, path, &headers, &body).unwrap();
+    is_promised(&assembly.document, method, path, &answer);
+    answer
 }
 
 /// Whether `found` has everything of `expected`: in objects the given keys, in arrays every element.
@@ -433,6 +437,17 @@ fn another_origin(assembly: &Assembly) {
         let answer = ask(assembly, &none, &format!("- GET /api/v1/tasks/ | Origin: {origin}"), "");
         let given: Vec<_> = answer.headers.iter().filter(|(name, _)| name == "access-control-allow-origin").collect();
         assert_eq!(given.len(), usize::from(!allowed.is_empty()), "{}: {origin}", assembly.name);
+    }
+}
+
+/// A gateway reads it all the same, and refuses what does not arrive whole; a service leaves it alone.
+fn a_body_that_nobody_asked_for(assembly: &Assembly, tokens: &BTreeMap<&str, String>) {
+    for path in ["/api/v1/auth/me", "/api/v1/tasks/stats", "/api/v1/stats/", "/api/v1/tasks/"] {
+        let request = format!("ann GET {path} | Transfer-Encoding: chunked");
+        let expected = if assembly.roles.len() > 1 { 422 } else { 200 };
+        // No length of a chunk.
+        let answer = ask(assembly, tokens, &request, "zz\r\n");
+        assert_eq!(answer.status, expected, "{}: {request}\n{}", assembly.name, answer.body);
     }
 }
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::assembly::{Assembly, microservices, monolith};
 use crate::client::send;
 use crate::databases::sqlite;
+use crate::promised::is_promised;
 
 const SEED: u64 = 20_260_117;
 const OPERATIONS: usize = 600;
@@ -143,6 +144,7 @@ fn run(assembly: &Assembly, operation: &Operation, tokens: &mut BTreeMap<u32, St
     headers.push(("Content-Type", "application/json"));
     headers.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
     let mut answer = send(assembly.addr, operation.method, &operation.path, &headers, &operation.body).unwrap();
+    is_promised(&assembly.document, operation.method, &operation.path, &answer);
     if let Some(token) = answer.body.get("access_token").and_then(Value::as_str) {
         let user: Value = serde_json::from_str(&operation.body).unwrap();
         let user = user["username"].as_str().and_then(|name| name[1..].parse().ok()).unwrap();

@@ -235,7 +235,7 @@ fn a_gateway_with_a_service_that_nobody_serves_is_not_ready() {
 
 #[test]
 fn statistics_are_503_when_the_task_service_is_gone_and_never_zeros() {
-    let token = task_tracker::tokens::Tokens::new("a key for tests", kit::Clock::real()).issue(1).unwrap();
+    let token = task_tracker::tokens::Tokens::new("a key for tests", kit::Clock::real(), 30).issue(1).unwrap();
     let bearer = format!("Bearer {token}");
     for (sentence, replica) in [
         ("gone", nobody()),

@@ -7,4 +7,5 @@ mod conforms;
 mod databases;
 mod differential;
 mod gateway;
+mod promised;
 mod starting;

@@ -50,7 +50,7 @@ fn replicas_that_write_at_once_all_get_their_turn() {
     let folder = TempDir::new().unwrap();
     let url = sqlite(&folder)("shared");
     let roles = [1, 2].map(|_| start(config("task-service", Some(url.clone()))));
-    let token = task_tracker::tokens::Tokens::new("a key for tests", kit::Clock::real()).issue(1).unwrap();
+    let token = task_tracker::tokens::Tokens::new("a key for tests", kit::Clock::real(), 30).issue(1).unwrap();
     let headers = [("Authorization", &*format!("Bearer {token}")), ("Content-Type", "application/json")];
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let write = |addr| {
