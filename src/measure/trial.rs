@@ -24,11 +24,11 @@ use crate::measure::{
 /// ended well, offered of all that were due. The latency of records stands apart, in `stream`.
 pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
     let is_stream = !record.journal.is_empty();
-    let measured = || record.ops.iter().filter(|op| record.window.contains(&op.second));
-    let ops = merge(measured().filter(|op| is_headline(op, record)));
+    let Read { by_kind, seconds } = read(record);
+    let ops = merge(by_kind.iter().filter(|(kind, _)| is_headline(kind, record)).map(|(_, ops)| ops));
     let stream = is_stream.then(|| {
-        let records = merge(measured().filter(|op| op.kind == stream::RECORD));
-        with_records(stream::summarize(&record.journal, record.window.clone()), &records, record)
+        let stream = stream::summarize(&record.journal, record.window.clone());
+        with_records(stream, by_kind.get(stream::RECORD), record)
     });
     let window_s = f64::from(record.window.end.saturating_sub(record.window.start));
     let measured_s = record.measured_s.unwrap_or(window_s);
@@ -86,9 +86,9 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
         wrong: ops.wrong,
         total_cpu_units: nulls.keep("total_cpu_units", cpu),
         total_mem_gb: nulls.keep("total_mem_gb", memory.map(|bytes| bytes / 1e9)),
-        kinds: kinds(record),
+        kinds: by_kind.into_iter().map(kind).collect(),
         replicas,
-        seconds: seconds(record),
+        seconds,
         guards: Vec::new(),
         null_reasons: nulls.0,
         stream,
@@ -98,12 +98,12 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
 }
 
 /// Whether an operation belongs to the numbers of the trial as a whole: of a stream only its batches do.
-fn is_headline(op: &OpsRecord, record: &TrialRecord) -> bool {
-    record.journal.is_empty() || op.kind == stream::BATCH
+fn is_headline(kind: &str, record: &TrialRecord) -> bool {
+    record.journal.is_empty() || kind == stream::BATCH
 }
 
-fn with_records(mut stream: StreamSummary, records: &OpsRecord, record: &TrialRecord) -> StreamSummary {
-    stream.record_latency = (records.total.count() > 0).then(|| spread(&records.total));
+fn with_records(mut stream: StreamSummary, records: Option<&OpsRecord>, record: &TrialRecord) -> StreamSummary {
+    stream.record_latency = records.filter(|records| records.total.count() > 0).map(|records| spread(&records.total));
     if stream.record_latency.is_none() {
         let why = stream::no_record_latency(&record.journal).unwrap_or("no record of the measured window was followed");
         stream.null_reasons.insert("record_latency".to_owned(), why.to_owned());
@@ -130,9 +130,9 @@ impl Nulls {
     }
 }
 
-fn merge(records: impl Iterator<Item = OpsRecord>) -> OpsRecord {
+fn merge<'a>(records: impl Iterator<Item = &'a OpsRecord>) -> OpsRecord {
     let mut all = OpsRecord::default();
-    records.for_each(|record| all.merge(&record));
+    records.for_each(|record| all.merge(record));
     all
 }
 
@@ -145,6 +145,9 @@ fn answered(ops: &OpsRecord) -> u64 {
 
 /// Percentiles and mean of a histogram, in milliseconds; empty where it is empty.
 pub(crate) fn spread(latencies: &Latencies) -> Spread {
+    if latencies.count() == 1 {
+        return spread_of_one(latencies);
+    }
     let quantile = |q: f64| latencies.quantile(q).map(|duration| duration.as_secs_f64() * 1e3);
     Spread {
         p50: quantile(0.50),
@@ -155,6 +158,14 @@ pub(crate) fn spread(latencies: &Latencies) -> Spread {
         avg: latencies.mean().map(|duration| duration.as_secs_f64() * 1e3),
         max: quantile(1.0),
     }
+}
+
+/// The same for a single value, without a walk over the histogram for each number: of a stream most seconds have one.
+fn spread_of_one(latencies: &Latencies) -> Spread {
+    let ms = |ns: u64| Some(std::time::Duration::from_nanos(ns).as_secs_f64() * 1e3);
+    let (value, middle) = (latencies.0.max(), latencies.0.median_equivalent(latencies.0.max()));
+    let one = ms(value);
+    Spread { p50: one, p90: one, p95: one, p99: one, p999: one, avg: ms(middle), max: one }
 }
 
 /// Why a trial in which nothing was answered means nothing; none when something was.
@@ -269,12 +280,52 @@ pub(crate) fn rates_in_window(samples: &[(f64, f64)], window: &Range<u32>) -> Ve
     inside
 }
 
-fn kinds(record: &TrialRecord) -> Vec<KindSummary> {
+/// What is kept of the operations.
+struct Read {
+    /// Those of the window.
+    by_kind: BTreeMap<String, OpsRecord>,
+    /// All of them.
+    seconds: Vec<SecondSummary>,
+}
+
+/// Reads all operations once, because decoding them is most of the work.
+///
+/// There is a second for each from the first with an operation to the last, and for the whole window: one in which
+/// nothing was intended is a row of zeros, because nothing happening is a measurement too.
+fn read(record: &TrialRecord) -> Read {
     let mut by_kind: BTreeMap<String, OpsRecord> = BTreeMap::new();
-    for op in record.ops.iter().filter(|op| record.window.contains(&op.second)) {
-        by_kind.entry(op.kind.clone()).or_default().merge(&op);
+    let mut rows: BTreeMap<u32, SecondSummary> = BTreeMap::new();
+    let mut under_way = OpsRecord::default();
+    for mut op in record.ops.iter() {
+        let is_headline = is_headline(&op.kind, record);
+        if record.window.contains(&op.second) {
+            if !is_headline {
+                // Of the others only the total is shown; adding up the rest would take most of the time.
+                [&mut op.lag, &mut op.wait, &mut op.work].map(|part| *part = Latencies::new());
+            }
+            by_kind.entry(op.kind.clone()).or_default().merge(&op);
+        }
+        if !is_headline {
+            continue;
+        }
+        // In the order of seconds: one is decoded at a time.
+        if op.second != under_way.second {
+            rows.insert(under_way.second, second_of(&under_way, record));
+            under_way = OpsRecord { second: op.second, ..OpsRecord::default() };
+        }
+        if under_way.count() == 0 { under_way = op } else { under_way.merge(&op) }
     }
-    let summary = |(kind, ops): (String, OpsRecord)| KindSummary {
+    rows.insert(under_way.second, second_of(&under_way, record));
+    rows.retain(|_, row| row.offered > 0);
+    let first = rows.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
+    let last = rows.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
+    let nothing = |second: u32| second_of(&OpsRecord { second, ..OpsRecord::default() }, record);
+    let seconds = (first..last).map(|second| rows.remove(&second).unwrap_or_else(|| nothing(second))).collect();
+    Read { by_kind, seconds }
+}
+
+fn kind((kind, ops): (String, OpsRecord)) -> KindSummary {
+    KindSummary {
         kind,
         requests: ops.count(),
         ok: ops.ok,
@@ -283,29 +334,7 @@ fn kinds(record: &TrialRecord) -> Vec<KindSummary> {
         wrong: ops.wrong,
         latency: spread(&ops.total),
         errors: ops.errors,
-    };
-    by_kind.into_iter().map(summary).collect()
-}
-
-/// All seconds from the first with an operation to the last, and the whole window: a second in which nothing was
-/// intended is a row of zeros, because nothing happening is a measurement too.
-fn seconds(record: &TrialRecord) -> Vec<SecondSummary> {
-    let mut rows: BTreeMap<u32, SecondSummary> = BTreeMap::new();
-    let mut under_way = OpsRecord::default();
-    for op in record.ops.iter().filter(|op| is_headline(op, record)) {
-        // In the order of seconds: one is decoded at a time.
-        if op.second != under_way.second {
-            rows.insert(under_way.second, second_of(&under_way, record));
-            under_way = OpsRecord { second: op.second, ..OpsRecord::default() };
-        }
-        under_way.merge(&op);
     }
-    rows.insert(under_way.second, second_of(&under_way, record));
-    rows.retain(|_, row| row.offered > 0);
-    let first = rows.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
-    let last = rows.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
-    let nothing = |second: u32| second_of(&OpsRecord { second, ..OpsRecord::default() }, record);
-    (first..last).map(|second| rows.remove(&second).unwrap_or_else(|| nothing(second))).collect()
 }
 
 fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
@@ -544,5 +573,16 @@ mod tests {
         assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("no batch was due in the measured window"));
         record.journal = made.journal()[1..].to_vec();
         assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("the engine did not say how it is set up"));
+    }
+
+    #[test]
+    fn the_spread_of_one_value_is_that_of_any_number() {
+        for ns in [0, 1, 999, 2_047, 2_048, 1_234_567, 987_654_321_012, 3_600_000_000_000] {
+            let mut one = Latencies::new();
+            one.record(ns);
+            let mut two = one.clone();
+            two.record(ns);
+            assert_eq!(spread(&one), spread(&two), "{ns}");
+        }
     }
 }

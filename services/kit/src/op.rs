@@ -178,10 +178,15 @@ impl<'de> Deserialize<'de> for Latencies {
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(text.as_bytes())
             .map_err(|error| serde::de::Error::custom(format!("histogram: {error}")))?;
-        let histogram = Deserializer::new()
+        let mut histogram: Histogram<u32> = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
             .map_err(|error| serde::de::Error::custom(format!("histogram: {error:?}")))?;
         let mut latencies = Self::new();
+        if (histogram.sigfig(), histogram.low()) == (latencies.0.sigfig(), latencies.0.low()) {
+            // One of ours: adding it to an empty one would make the same again.
+            histogram.auto(true);
+            return Ok(Self(histogram));
+        }
         latencies.0.add(&histogram).map_err(|error| serde::de::Error::custom(format!("histogram: {error:?}")))?;
         Ok(latencies)
     }
