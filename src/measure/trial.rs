@@ -301,7 +301,9 @@ fn read(record: &TrialRecord) -> Read {
         if record.window.contains(&op.second) {
             if !is_headline {
                 // Of the others only the total is shown; adding up the rest would take most of the time.
-                [&mut op.lag, &mut op.wait, &mut op.work].map(|part| *part = Latencies::new());
+                for part in [&mut op.lag, &mut op.wait, &mut op.work] {
+                    *part = Latencies::new();
+                }
             }
             by_kind.entry(op.kind.clone()).or_default().merge(&op);
         }
