@@ -140,11 +140,11 @@ fn an_hour_of_stream_is_simulated_in_moments() {
 fn wrong_settings_of_a_stream_are_refused_with_their_line() {
     let folder = scratch();
     for (from, to, line, message) in [
-        ("batch_interval = \"500ms\"", "batch_interval = \"0s\"", 10, "batch_interval"),
-        ("cost = \"2ms\"", "cost = \"-1ms\"", 14, "cost"),
-        ("partitions = 4", "partitions = 4\nreduce_partitions = 0", 14, "reduce_partitions"),
+        ("batch_interval = \"500ms\"", "batch_interval = \"0s\"", 11, "batch_interval"),
+        ("cost = \"2ms\"", "cost = \"-1ms\"", 15, "cost"),
+        ("partitions = 4", "partitions = 4\nreduce_partitions = 0", 15, "reduce_partitions"),
         ("mode = \"open\"\nrate = 60", "users = 3", 0, "mode = \"open\""),
-        ("cores = 3", "croes = 3", 9, "croes"),
+        ("cores = 3", "croes = 3", 13, "croes"),
     ] {
         let text = small("2ms", 5).replace(from, to);
         let file = write(folder.path(), "wrong.toml", &text);
