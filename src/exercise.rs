@@ -1,7 +1,7 @@
 //! Exercises: a workload file with blanks, a goal, and a checker that runs what was filled in.
 //!
-//! The one rule: a file is judged by what its run recorded, read back from the archive, and only when everything but the
-//! blanks is as it was given. What is wrong is named with its line; the answer never is.
+//! The one rule: a file is judged by what its run recorded, read back from the archive, and only when everything but
+//! the blanks is as it was given. What is wrong is named with its line; the answer never is.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -149,7 +149,8 @@ fn start(name: &str, folder: &Path) -> anyhow::Result<u8> {
     let shown = path.display();
     let mut file = std::fs::File::create_new(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => input(format!(
-            "{shown} is there already and stays as it is; check it with `scalelab exercise check {shown}`, or move it away"
+            "{shown} is there already and stays as it is; check it with `scalelab exercise check {shown}`, or move \
+             it away"
         )),
         _ => surroundings(format!("cannot write {shown}: {error}; go to a folder that can be written")),
     })?;

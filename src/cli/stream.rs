@@ -153,7 +153,8 @@ pub fn run(verb: &Stream) -> anyhow::Result<u8> {
         Stream::Before(args) => phase("before", args),
         Stream::After(args) => phase("after", args),
         Stream::Unknown(words) => Err(input(format!(
-            "unknown phase {:?}; there are baseline, slow-map, parallelism, before, after, and source for the source alone",
+            "unknown phase {:?}; there are baseline, slow-map, parallelism, before, after, and source for the source \
+             alone",
             words.first().map_or("", String::as_str)
         ))),
     }
@@ -229,8 +230,8 @@ fn burn_warning(settings: &serde_json::Value, cpus: usize) -> Option<String> {
     let burns = settings.get("work").and_then(serde_json::Value::as_str) == Some("burn");
     (burns && cores > cpus as u64).then(|| {
         format!(
-            "warning: work = \"burn\" on {cores} cores, but this machine has {cpus}: tasks will take turns, and processing \
-             time will be that of {cpus}; use --cores {cpus}, --work sleep, or --deployment simulated"
+            "warning: work = \"burn\" on {cores} cores, but this machine has {cpus}: tasks will take turns, and \
+             processing time will be that of {cpus}; use --cores {cpus}, --work sleep, or --deployment simulated"
         )
     })
 }

@@ -206,15 +206,17 @@ pub fn describe(figures: &Figures, shape: &Shape) -> String {
 pub fn hint(goal: Goal, figures: &Figures, shape: &Shape) -> String {
     let Some(waves) = shape.waves() else {
         return format!(
-            "a receiver holds a core for as long as the stream runs. Of {} none is left for tasks: batches queue, and no error is \
-             shown. Look at the queue on the page.",
+            "a receiver holds a core for as long as the stream runs. Of {} none is left for tasks: batches queue, and no \
+             error is shown. Look at the queue on the page.",
             counted(shape.cores, "core")
         );
     };
     match (goal, figures.processing_ms) {
-        (_, None) => "no batch ended while the stream ran. A batch needs its interval to be collected and its processing time to \
-             be worked off: how do both compare with the length of the run?"
-            .to_owned(),
+        (_, None) => {
+            "no batch ended while the stream ran. A batch needs its interval to be collected and its processing \
+             time to be worked off: how do both compare with the length of the run?"
+                .to_owned()
+        }
         (Goal::FallBehind, Some(ms)) => still_on_time(figures, shape, waves, ms),
         (Goal::CatchUp, Some(ms)) if ms > shape.interval_ms => too_slow(shape, waves, ms),
         (Goal::CatchUp, Some(ms)) => format!(
@@ -232,8 +234,8 @@ fn still_on_time(figures: &Figures, shape: &Shape, waves: u32, processing_ms: f6
     let interval = time(shape.interval_ms);
     if figures.above_in_a_row == 0 {
         return format!(
-            "a batch collects {:.0} lines and deals them to {}. Each line holds a slot for {}, so one task works for {}, and \
-             {} need {} on {}: {} of the {interval} there are. The rest of the {} is the engine's own. Which of these \
+            "a batch collects {:.0} lines and deals them to {}. Each line holds a slot for {}, so one task works for {}, \
+             and {} need {} on {}: {} of the {interval} there are. The rest of the {} is the engine's own. Which of these \
              figures would have to move, and which way, for a batch to need more time than its interval?",
             shape.lines,
             counted(shape.partitions, "task"),
@@ -247,8 +249,8 @@ fn still_on_time(figures: &Figures, shape: &Shape, waves: u32, processing_ms: f6
         );
     }
     format!(
-        "the processing time of {} crosses the interval of {interval}, but not for {IN_A_ROW} batches in a row, or by too little \
-         for the delay to rise. The delay gains processing time - interval with each batch, here {}. Look at how far \
+        "the processing time of {} crosses the interval of {interval}, but not for {IN_A_ROW} batches in a row, or by too \
+         little for the delay to rise. The delay gains processing time - interval with each batch, here {}. Look at how far \
          the two are apart.",
         time(processing_ms),
         signed(processing_ms - shape.interval_ms)
@@ -287,8 +289,8 @@ fn too_slow(shape: &Shape, waves: u32, processing_ms: f64) -> String {
             idle => format!(", of which {idle} idle"),
         };
         format!(
-            "All tasks run at once, {tasks} on {}{idle}, so more slots alone change nothing. The batch lasts as long as \
-             one task: {:.0} lines of {} each. Which of the two can be made smaller, and what would it need?",
+            "All tasks run at once, {tasks} on {}{idle}, so more slots alone change nothing. The batch lasts as long \
+             as one task: {:.0} lines of {} each. Which of the two can be made smaller, and what would it need?",
             counted(slots, "slot"),
             shape.lines / f64::from(tasks.max(1)),
             time(shape.cost_ms)
