@@ -27,6 +27,10 @@ const LARGE_READ: usize = 32 << 10;
 /// A source that ends may do so because the run does: for so long a stop is waited for before it is told as lost.
 const END_OF_RUN: Duration = Duration::from_secs(1);
 
+/// A source of ours that has sent nothing for so long after the stop, nor ended, has nothing more. Shorter silences are
+/// usual where a window was closed: it is probed after 200 ms.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Receives until the run ends: the body of a receiver's thread. Says once that it has tried to connect.
 pub(super) fn receive(engine: &Engine, stream: u32, tried: &UnboundedSender<()>) {
     // One after another, so that receiver n is the source's client n.
@@ -167,14 +171,17 @@ impl<'a> Receiver<'a> {
         self.engine.note(Note::Tell(Box::new(entry)));
     }
 
-    /// Reads one connection to its end.
+    /// Reads one connection to its end. After the stop, what our own source has sent until then is still to come; one of
+    /// someone else may never end.
     fn read(&mut self, socket: &TcpStream) -> End {
-        let quiet_ns = ns(self.engine.settings.block_interval);
+        let quiet = if self.engine.foreign { Duration::ZERO } else { QUIET.max(self.engine.settings.block_interval) };
+        let quiet_ns = ns(quiet);
         let mut last_ns = self.engine.clock.now_ns();
         loop {
             let told = self.engine.signal.told();
             let now_ns = self.engine.clock.now_ns();
-            let quiet_since_ns = told.stop_ns.map(|stop_ns| stop_ns.max(last_ns));
+            let quiet_since_ns =
+                told.stop_ns.map(|stop_ns| if self.engine.foreign { stop_ns } else { stop_ns.max(last_ns) });
             if told.end || quiet_since_ns.is_some_and(|since_ns| now_ns >= since_ns.saturating_add(quiet_ns)) {
                 return End::Run;
             }
