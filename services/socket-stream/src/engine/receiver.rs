@@ -36,9 +36,10 @@ pub(super) fn receive(engine: &Engine, stream: u32, tried: &UnboundedSender<()>)
     // One after another, so that receiver n is the source's client n.
     engine.signal.wait_until(u64::MAX, |told| told.end || told.tried >= stream);
     let first = connect(&engine.source);
+    let connected_ns = engine.clock.now_ns();
     engine.signal.tell(|told| told.tried += 1);
     let _ = tried.send(());
-    let Some((origin_ns, first)) = until_start(engine, first) else { return };
+    let Some((origin_ns, first)) = until_start(engine, first, connected_ns) else { return };
     let mut receiver = Receiver::new(engine, stream, origin_ns);
     let cut = receiver.run(first);
     if let Some(core) = engine.core.get() {
@@ -47,7 +48,11 @@ pub(super) fn receive(engine: &Engine, stream: u32, tried: &UnboundedSender<()>)
 }
 
 /// Tries again until the start; none when there will be none. What a source sends before is not read.
-fn until_start(engine: &Engine, mut socket: Result<TcpStream, String>) -> Option<(u64, Option<TcpStream>)> {
+fn until_start(
+    engine: &Engine,
+    mut socket: Result<TcpStream, String>,
+    mut connected_ns: u64,
+) -> Option<(u64, Option<TcpStream>)> {
     loop {
         let retry_ns = match socket {
             Ok(_) => u64::MAX,
@@ -59,9 +64,11 @@ fn until_start(engine: &Engine, mut socket: Result<TcpStream, String>) -> Option
         }
         if let Some(start_ns) = told.start_ns {
             engine.signal.wait_until(start_ns, |told| told.end);
-            return Some((start_ns, socket.ok()));
+            // A source that was reached too late is connected to anew, as one that comes later.
+            return Some((start_ns, socket.ok().filter(|_| connected_ns <= start_ns)));
         }
         socket = connect(&engine.source);
+        connected_ns = engine.clock.now_ns();
     }
 }
 

@@ -255,6 +255,19 @@ fn one_core_and_one_receiver_say_that_no_slot_is_left() {
 }
 
 #[test]
+fn more_slots_that_compute_than_there_are_cpus_are_told() {
+    let given = quick(&json!({ "cores": 2_000, "cost": "1us", "work": "burn", "stages": [] }));
+    let source = source(&given);
+    let engine = engine(&given, source.addr);
+    start(&[&engine]);
+    until("it tells something", || !journal(&engine).is_empty());
+    let Some(Entry::Engine(told)) = journal(&engine).into_iter().next() else { panic!("the engine is told first") };
+    assert!(told.notes.iter().any(|note| note.starts_with("1999 slots compute on ")), "{:?}", told.notes);
+    end(engine);
+    end(source);
+}
+
+#[test]
 fn the_processing_time_of_a_sleep_is_that_of_the_model() {
     let given = json!({ "batch_interval": "1s", "cost": "5ms", "stages": stages(290.0, 60) });
     let source = source(&given);
