@@ -19,6 +19,7 @@ mod slot;
 
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kit::role::BoxFuture;
@@ -29,9 +30,9 @@ use self::core::Core;
 use self::inbox::{Inbox, Memory, Spare};
 use self::ledger::{Ledger, Note};
 use self::signal::Signal;
-use crate::Settings;
 use crate::ops::Ops;
 use crate::policy::{Driver, Start};
+use crate::settings::{Settings, Work};
 use crate::stream::Job;
 
 /// The row of the table: the engine with the word count of its settings.
@@ -40,6 +41,9 @@ pub const ROLE: Role = Role { name: "engine", about: "receives lines, and counts
 fn run(env: Env) -> BoxFuture<anyhow::Result<()>> {
     Box::pin(run_job(env, |settings| Ok(Job::word_count(settings))))
 }
+
+/// A source that is not reached by then does not keep the role from being ready.
+const TRIED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What all threads of an engine share.
 struct Engine {
@@ -79,7 +83,7 @@ pub async fn run_job(mut env: Env, make: impl FnOnce(&Settings) -> anyhow::Resul
     settings.partitions = job.plan().partitions;
     settings.reduce_partitions = Some(job.plan().reduce_partitions);
     settings.print = job.print;
-    for note in settings.notes() {
+    for note in settings.notes().into_iter().chain(too_few_cpus(&settings, env.cpus)) {
         eprintln!("{}: {note}", env.config.role);
     }
     let (notes, noted) = mpsc::channel();
@@ -126,8 +130,14 @@ async fn live(env: &Env, threads: &Threads<'_>, job: Job, noted: mpsc::Receiver<
         threads.spawn(&format!("recv{stream}"), move |engine| receiver::receive(&engine, stream, &tried))?;
     }
     // A source that is there is connected before the start, so that its lines are due from the start on.
-    for _ in 0..engine.settings.running_receivers() {
-        tries.recv().await;
+    let all_tried = async {
+        for _ in 0..engine.settings.running_receivers() {
+            tries.recv().await;
+        }
+    };
+    tokio::select! {
+        () = all_tried => {}
+        () = env.clock.sleep(TRIED_WITHIN) => {}
     }
     env.ready();
     let origin_ns = env.control.started().await;
@@ -155,7 +165,7 @@ fn start(
         now_ns: now_ns.max(origin_ns),
         origin_ns,
         wall_minus_now_ns: engine.clock.wall_ns() as i64 - now_ns as i64,
-        notes: Vec::new(),
+        notes: too_few_cpus(settings, env.cpus).into_iter().collect(),
     };
     let driver = Driver::new(settings, job.plan().clone(), &start);
     let first_batch_ns = driver.next_batch_tick_ns().unwrap_or(u64::MAX);
@@ -172,6 +182,19 @@ fn start(
     }
     engine.signal.tell(|told| told.start_ns = Some(origin_ns));
     Ok(())
+}
+
+/// A cost that waits needs no CPU; one that computes does.
+fn too_few_cpus(settings: &Settings, cpus: usize) -> Option<String> {
+    let slots = settings.slots() as usize;
+    let burns = settings.work == Work::Burn && !settings.cost.is_zero();
+    (burns && slots > cpus).then(|| {
+        format!(
+            "{slots} slots compute on {cpus} CPUs, so tasks take longer than they cost; set cores to {} or fewer, or work \
+             to \"sleep\"",
+            cpus + settings.receivers as usize
+        )
+    })
 }
 
 /// Starts threads that must not end in a panic.

@@ -207,8 +207,8 @@ struct Client<'a> {
     sent: u64,
     /// and bytes of the next.
     offset: usize,
-    /// When something was written last.
-    written_ns: u64,
+    /// When lines were last looked for.
+    gathered_ns: u64,
     /// Whether it may still send; told once that it does not.
     sending: bool,
 }
@@ -227,7 +227,7 @@ impl<'a> Client<'a> {
             due: 0,
             sent: 0,
             offset: 0,
-            written_ns: 0,
+            gathered_ns: 0,
             sending: true,
         }
     }
@@ -256,22 +256,33 @@ impl<'a> Client<'a> {
     /// Sends every line when it is due, until the stop and what was due by then.
     fn send(&mut self, origin_ns: u64) -> Result<(), Gone> {
         loop {
-            let now_ns = self.source.clock.now_ns();
             let stop_ns = self.source.told.stop.load(Relaxed);
-            self.count_due(now_ns.min(stop_ns).checked_sub(origin_ns));
             if self.sent < self.due {
-                self.written_ns = now_ns;
-                self.write(stop_ns)?;
-            } else if now_ns >= stop_ns {
+                self.write(origin_ns, stop_ns)?;
+                continue;
+            }
+            let now_ns = self.source.clock.now_ns();
+            let wake_ns = self.wake_ns(origin_ns);
+            if now_ns < wake_ns.min(stop_ns) {
+                self.rest_until(wake_ns, now_ns)?;
+                continue;
+            }
+            self.gathered_ns = now_ns;
+            self.count_due(origin_ns, now_ns.min(stop_ns));
+            if self.sent == self.due && now_ns >= stop_ns {
                 return Ok(());
-            } else {
-                self.rest_until_due(origin_ns, now_ns)?;
             }
         }
     }
 
-    fn count_due(&mut self, since_origin_ns: Option<u64>) {
-        let Some(since_origin_ns) = since_origin_ns else { return };
+    /// When the next lines are to be sent: when one is due, but not right after those before.
+    fn wake_ns(&mut self, origin_ns: u64) -> u64 {
+        let due_ns = self.schedule.peek().map_or(u64::MAX, |at_ns| origin_ns.saturating_add(*at_ns));
+        due_ns.max(self.gathered_ns + GATHER_NS)
+    }
+
+    fn count_due(&mut self, origin_ns: u64, now_ns: u64) {
+        let Some(since_origin_ns) = now_ns.checked_sub(origin_ns) else { return };
         let before = self.due;
         while self.schedule.next_if(|at_ns| *at_ns <= since_origin_ns).is_some() {
             self.due += 1;
@@ -279,7 +290,7 @@ impl<'a> Client<'a> {
         self.source.sums.due.fetch_add(self.due - before, Relaxed);
     }
 
-    fn write(&mut self, stop_ns: u64) -> Result<(), Gone> {
+    fn write(&mut self, origin_ns: u64, stop_ns: u64) -> Result<(), Gone> {
         let piece = self.lines.piece(self.sent, self.offset, self.due - self.sent, WRITE_BYTES);
         match self.socket.write(piece) {
             Ok(0) => Err(Gone),
@@ -289,31 +300,30 @@ impl<'a> Client<'a> {
                 self.source.sums.sent.fetch_add(ended, Relaxed);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked(stop_ns),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked(origin_ns, stop_ns),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(_) => Err(Gone),
         }
     }
 
-    /// The client does not read.
-    fn blocked(&mut self, stop_ns: u64) -> Result<(), Gone> {
+    /// The client does not read. Meanwhile more is due.
+    fn blocked(&mut self, origin_ns: u64, stop_ns: u64) -> Result<(), Gone> {
         let before_ns = self.source.clock.now_ns();
         let patience_ns = self.source.settings.graceful_stop_timeout().as_nanos() as u64;
         if before_ns > stop_ns.saturating_add(patience_ns) || self.shuts_down() {
             return Err(Gone);
         }
         let came = socket::wait(&self.socket, PollFlags::OUT, LOOK).map_err(|_| Gone)?;
-        self.source.sums.blocked_ns.fetch_add(self.source.clock.now_ns() - before_ns, Relaxed);
+        let now_ns = self.source.clock.now_ns();
+        self.source.sums.blocked_ns.fetch_add(now_ns - before_ns, Relaxed);
+        self.count_due(origin_ns, now_ns.min(stop_ns));
         if came.intersects(PollFlags::ERR | PollFlags::HUP) { Err(Gone) } else { Ok(()) }
     }
 
-    fn rest_until_due(&mut self, origin_ns: u64, now_ns: u64) -> Result<(), Gone> {
-        let Some(at_ns) = self.schedule.peek() else {
-            // No further write would tell that the client has gone.
-            return self.rest(LOOK, true);
-        };
-        let wake_ns = origin_ns.saturating_add(*at_ns).max(self.written_ns + GATHER_NS);
-        self.rest(LOOK.min(Duration::from_nanos(wake_ns.saturating_sub(now_ns))), false)
+    fn rest_until(&mut self, wake_ns: u64, now_ns: u64) -> Result<(), Gone> {
+        // Once nothing is due any more, no write would tell that the client has gone.
+        let end_is_gone = wake_ns == u64::MAX;
+        self.rest(LOOK.min(Duration::from_nanos(wake_ns.saturating_sub(now_ns))), end_is_gone)
     }
 
     /// Waits, and drops what the client says meanwhile. A client that has only ended its own sending may still read;

@@ -27,14 +27,19 @@ const LARGE_READ: usize = 32 << 10;
 /// A source that ends may do so because the run does: for so long a stop is waited for before it is told as lost.
 const END_OF_RUN: Duration = Duration::from_secs(1);
 
+/// A source of ours that has sent nothing for so long after the stop, nor ended, has nothing more. Shorter silences are
+/// usual where a window was closed: it is probed after 200 ms.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Receives until the run ends: the body of a receiver's thread. Says once that it has tried to connect.
 pub(super) fn receive(engine: &Engine, stream: u32, tried: &UnboundedSender<()>) {
     // One after another, so that receiver n is the source's client n.
     engine.signal.wait_until(u64::MAX, |told| told.end || told.tried >= stream);
     let first = connect(&engine.source);
+    let connected_ns = engine.clock.now_ns();
     engine.signal.tell(|told| told.tried += 1);
     let _ = tried.send(());
-    let Some((origin_ns, first)) = until_start(engine, first) else { return };
+    let Some((origin_ns, first)) = until_start(engine, first, connected_ns) else { return };
     let mut receiver = Receiver::new(engine, stream, origin_ns);
     let cut = receiver.run(first);
     if let Some(core) = engine.core.get() {
@@ -43,7 +48,11 @@ pub(super) fn receive(engine: &Engine, stream: u32, tried: &UnboundedSender<()>)
 }
 
 /// Tries again until the start; none when there will be none. What a source sends before is not read.
-fn until_start(engine: &Engine, mut socket: Result<TcpStream, String>) -> Option<(u64, Option<TcpStream>)> {
+fn until_start(
+    engine: &Engine,
+    mut socket: Result<TcpStream, String>,
+    mut connected_ns: u64,
+) -> Option<(u64, Option<TcpStream>)> {
     loop {
         let retry_ns = match socket {
             Ok(_) => u64::MAX,
@@ -55,9 +64,11 @@ fn until_start(engine: &Engine, mut socket: Result<TcpStream, String>) -> Option
         }
         if let Some(start_ns) = told.start_ns {
             engine.signal.wait_until(start_ns, |told| told.end);
-            return Some((start_ns, socket.ok()));
+            // A source that was reached too late is connected to anew, as one that comes later.
+            return Some((start_ns, socket.ok().filter(|_| connected_ns <= start_ns)));
         }
         socket = connect(&engine.source);
+        connected_ns = engine.clock.now_ns();
     }
 }
 
@@ -167,14 +178,17 @@ impl<'a> Receiver<'a> {
         self.engine.note(Note::Tell(Box::new(entry)));
     }
 
-    /// Reads one connection to its end.
+    /// Reads one connection to its end. After the stop, what our own source has sent until then is still to come; one of
+    /// someone else may never end.
     fn read(&mut self, socket: &TcpStream) -> End {
-        let quiet_ns = ns(self.engine.settings.block_interval);
+        let quiet = if self.engine.foreign { Duration::ZERO } else { QUIET.max(self.engine.settings.block_interval) };
+        let quiet_ns = ns(quiet);
         let mut last_ns = self.engine.clock.now_ns();
         loop {
             let told = self.engine.signal.told();
             let now_ns = self.engine.clock.now_ns();
-            let quiet_since_ns = told.stop_ns.map(|stop_ns| stop_ns.max(last_ns));
+            let quiet_since_ns =
+                told.stop_ns.map(|stop_ns| if self.engine.foreign { stop_ns } else { stop_ns.max(last_ns) });
             if told.end || quiet_since_ns.is_some_and(|since_ns| now_ns >= since_ns.saturating_add(quiet_ns)) {
                 return End::Run;
             }

@@ -33,6 +33,10 @@ pub(super) fn work(engine: &Engine) {
             }
             Err(panic) => Err(format!("a task panicked: {}", words_of(&*panic))),
         };
+        if engine.signal.told().end {
+            // Cut off: it is not known how long it would have taken.
+            return;
+        }
         core.task_done(engine, task.id, result);
     }
 }

@@ -3,7 +3,7 @@
 //! The one rule: a task touches what is its own. Tasks of one stage never write to the same place, and a stage reads
 //! only what the one before it has finished, so the locks here are never waited for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use foldhash::fast::FixedState;
@@ -65,7 +65,7 @@ pub(super) struct Program<F, R, K, V> {
     scope: Scope,
     sink: Sink<K, V>,
     partitions: usize,
-    reduce_partitions: usize,
+    reduce_partitions: u32,
     /// By partition of the reduce: what later batches need.
     kept: Vec<Mutex<Kept<K, V>>>,
 }
@@ -88,7 +88,7 @@ impl<F, R, K, V> Program<F, R, K, V> {
     ) -> Self {
         let kept = || Mutex::new(Kept { state: Table::default(), window: VecDeque::new() });
         let kept = (0..reduce_partitions).map(|_| kept()).collect();
-        let (partitions, reduce_partitions) = (partitions as usize, reduce_partitions as usize);
+        let partitions = partitions as usize;
         Self { flow, reduce, scope, sink, partitions, reduce_partitions, kept }
     }
 }
@@ -122,8 +122,8 @@ struct Batch<F, R, K, V> {
     combined: Vec<Mutex<Combined<K, V>>>,
 }
 
-/// By partition of the reduce: keys and their values.
-type Combined<K, V> = Vec<Vec<(K, V)>>;
+/// By partition of the reduce, where there are any: keys and their values.
+type Combined<K, V> = BTreeMap<u32, Vec<(K, V)>>;
 
 /// A line's first byte in its block, and the byte after its last.
 type Span = (u32, u32);
@@ -171,9 +171,8 @@ where
         let program = &*self.program;
         let mut table = Table::default();
         for task in &self.combined {
-            let mut task = lock(task);
-            let Some(combined) = task.get_mut(partition) else { continue };
-            for (key, value) in std::mem::take(combined) {
+            let combined = lock(task).remove(&(partition as u32));
+            for (key, value) in combined.into_iter().flatten() {
                 add(&mut table, &program.reduce, key, value);
             }
         }
@@ -204,12 +203,11 @@ where
 impl<F, R, K: Key, V: Value> Batch<F, R, K, V> {
     fn end_map(&self, task: usize, map: MapTask<'_, F, R, K, V>) -> Charge {
         let partitions = self.program.reduce_partitions;
-        let mut rows: Vec<_> = (0..partitions).map(|_| Vec::new()).collect();
+        let mut combined = Combined::new();
         for (key, value) in map.table {
-            let partition = if partitions == 1 { 0 } else { key.partition(partitions as u32) };
-            rows[partition as usize].push((key, value));
+            combined.entry(key.partition(partitions)).or_default().push((key, value));
         }
-        *lock(&self.combined[task]) = rows;
+        *lock(&self.combined[task]) = combined;
         map.charge
     }
 
@@ -286,8 +284,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::Settings;
     use crate::policy::{Output, start_of};

@@ -1,5 +1,6 @@
 //! The engine, from lines on a socket to counts, and what it does when something goes wrong.
 
+use std::io::Write;
 use std::sync::Mutex;
 
 use kit::batch::{Entry, Status};
@@ -157,6 +158,27 @@ fn the_bound_of_memory_makes_the_receiver_wait_and_loses_nothing() {
 }
 
 #[test]
+fn a_graceful_stop_does_not_wait_for_a_source_of_someone_else_that_never_ends() {
+    let socket = listener();
+    let mut given = quick(&json!({ "graceful_stop_timeout": "60s" }));
+    given["source"] = json!(socket.local_addr().unwrap().to_string());
+    std::thread::spawn(move || {
+        let (mut client, _) = socket.accept().unwrap();
+        while client.write_all(b"on and on\n").is_ok() {
+            std::thread::yield_now();
+        }
+    });
+    let engine = crate::hosting::begin("engine", &given, |_| {});
+    start(&[&engine]);
+    until("a batch has ended", || completed_records(&engine) > 0);
+    drain(&engine);
+    let received = series(&engine, "received_records").last().unwrap().unwrap();
+    assert_eq!(completed_records(&engine) as f64, received);
+    assert!(receivers(&engine).last().unwrap().no_record_latency.as_ref().unwrap().contains("foreign"));
+    end(engine);
+}
+
+#[test]
 fn a_graceful_stop_finishes_what_was_received_while_the_source_goes_on() {
     let given = quick(&json!({ "stages": stages(500.0, 60), "cost": "1ms" }));
     let source = source(&given);
@@ -220,12 +242,27 @@ fn one_core_and_one_receiver_say_that_no_slot_is_left() {
     let Some(Entry::Engine(told)) = journal(&engine).into_iter().next() else { panic!("the engine is told first") };
     assert!(told.notes[0].contains("no slot is left") && told.notes[0].contains("cores"), "{:?}", told.notes);
     until("batches queue", || batches(&engine).len() > 3);
-    assert!(batches(&engine).iter().all(|batch| batch.status == Status::Queued && batch.started_ms.is_none()));
+    // The first may begin, and waits for a slot for ever.
+    assert!(batches(&engine).iter().all(|batch| batch.ended_ms.is_none()));
+    assert!(batches(&engine)[1..].iter().all(|batch| batch.status == Status::Queued && batch.started_ms.is_none()));
     drain(&source);
     drain(&engine);
     let batches = batches(&engine);
     assert!(batches.iter().all(|batch| batch.status == Status::Failed), "{batches:?}");
     assert_eq!(ops(&engine, "batch").unknown, batches.len() as u64);
+    end(engine);
+    end(source);
+}
+
+#[test]
+fn more_slots_that_compute_than_there_are_cpus_are_told() {
+    let given = quick(&json!({ "cores": 2_000, "cost": "1us", "work": "burn", "stages": [] }));
+    let source = source(&given);
+    let engine = engine(&given, source.addr);
+    start(&[&engine]);
+    until("it tells something", || !journal(&engine).is_empty());
+    let Some(Entry::Engine(told)) = journal(&engine).into_iter().next() else { panic!("the engine is told first") };
+    assert!(told.notes.iter().any(|note| note.starts_with("1999 slots compute on ")), "{:?}", told.notes);
     end(engine);
     end(source);
 }
