@@ -37,7 +37,7 @@ pub struct Run {
     /// What it is.
     pub about: About,
     /// The experiment, where this version knows its system.
-    experiment: Option<Experiment>,
+    pub experiment: Option<Experiment>,
     /// Planned trials, in order.
     pub plan: Vec<Trial>,
     /// Final trials, by name.

@@ -64,7 +64,8 @@ function verdict(run) {
   $("verdict").dataset.key = JSON.stringify(run.verdict);
   const { verdict, why, guards = [] } = run.verdict;
   const word = ["pass", "fail"].includes(verdict) ? verdict : "unknown";
-  const parts = [element("strong", { class: word }, String(verdict)), typeof why === "string" ? why : ""];
+  const says = run.judged || verdict !== "pass";
+  const parts = says ? [element("strong", { class: word }, String(verdict)), typeof why === "string" ? why : ""] : [];
   if (guards.length) {
     const items = guards.map((guard) => element("li", {}, `${guard.at ? guard.at + ": " : ""}${guard.what}; ${guard.advice}`));
     parts.push(element("details", {}, element("summary", {}, `What to know about the numbers (${guards.length})`), element("ul", {}, ...items)));

@@ -49,6 +49,8 @@ fn about(run: &Run) -> Value {
         "planned": run.plan.len(),
         "final": run.plan.iter().filter(|trial| run.result(&trial.name).is_some()).count(),
         "verdict": run.verdict.as_ref().filter(|_| run.has_ended()),
+        // Without an objective a pass says only that the trials are valid, which beside "falls behind" would mislead.
+        "judged": run.experiment.as_ref().is_none_or(|experiment| !experiment.slo.is_empty()),
     })
 }
 

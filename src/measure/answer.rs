@@ -30,17 +30,25 @@ pub fn answer(study: &StudySummary, experiment: &Experiment) -> String {
 
 /// Latencies leave refusals out, so an answer about them must say where many operations did not end well.
 fn errors(curves: &[&Curve], x: &str, is_stream: bool) -> Option<String> {
-    let (operations, levels): (_, fn(&[f64], &str) -> String) =
-        if is_stream { ("Batches", words::stream_levels) } else { ("Operations", words::levels) };
+    let (operations, levels): (_, fn(&[f64], &str) -> String) = match is_stream {
+        true => ("Batches that failed, or were given up when the run ended", words::stream_levels),
+        false => ("Operations that did not end well", words::levels),
+    };
     let rate = |cell: &CellSummary| mean(cell, "error_rate").filter(|percent| *percent >= 1.0);
     let worst = |curve: &&Curve| {
         let cells = curve.cells.iter().filter_map(|cell| Some((rate(cell)?, cell)));
         let (percent, cell) = cells.max_by(|a, b| a.0.total_cmp(&b.0))?;
         let place = if x.is_empty() { String::new() } else { format!(" at {}", levels(&[cell.x], x)) };
-        Some(format!("{} % of {}{place}", three(percent), Subject::of(&curve.label).name))
+        // The one curve of a stream needs no name.
+        let of = if is_stream && curves.len() == 1 {
+            String::new()
+        } else {
+            format!(" of {}", Subject::of(&curve.label).name)
+        };
+        Some(format!("{} %{of}{place}", three(percent)))
     };
     let told: Vec<String> = curves.iter().filter_map(worst).collect();
-    (!told.is_empty()).then(|| format!("{operations} that did not end well: {}", told.join(", ")))
+    (!told.is_empty()).then(|| format!("{operations}: {}", told.join(", ")))
 }
 
 fn invalid(study: &StudySummary) -> Option<String> {
