@@ -7,13 +7,14 @@
 //! is drawn again each second, on a phone too, where 4.6 MB of script and a new layout for each of a dozen plots is
 //! what the reader would wait for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path as UrlPath, Query, State};
+use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -77,7 +78,10 @@ pub fn serve(archive: &Path, addr: SocketAddr) -> anyhow::Result<Dashboard> {
     #[expect(clippy::disallowed_methods, reason = "the page stands where its reader is, on a real port")]
     let listener = std::net::TcpListener::bind(addr).map_err(|error| refused(addr, &error))?;
     let addr = listener.local_addr()?;
-    let router = router(Shared(Arc::new(Mutex::new(Follower::new(archive)))));
+    let mut router = router(Shared(Arc::new(Mutex::new(Follower::new(archive)))));
+    if addr.ip().is_loopback() {
+        router = router.layer(middleware::from_fn(only_for_this_machine));
+    }
     let (stopper, shutdown) = kit::shutdown::channel();
     let thread = std::thread::Builder::new().name("dashboard".to_owned()).spawn(move || {
         // The page gives way to what is measured. On Linux this is the calling thread only; where it is refused, the
@@ -135,6 +139,20 @@ impl Shared {
     }
 }
 
+/// A page on loopback is asked for under a name of loopback. A browser that was led here under another name (DNS
+/// rebinding) must not read what runs on this machine.
+async fn only_for_this_machine(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if name == "localhost" || literal.is_ok_and(|ip| ip.is_loopback()) {
+        return next.run(request).await;
+    }
+    let what =
+        format!("this page is for localhost, not for {host:?}; serve it with --ui ADDRESS:PORT to show it to others");
+    told(StatusCode::FORBIDDEN, &what)
+}
+
 fn router(shared: Shared) -> Router {
     let streaming = "/api/v1/applications/{id}/streaming";
     Router::new()
@@ -159,8 +177,8 @@ async fn page() -> Response {
         .replace("/* page.css */", include_str!("dashboard/page.css"))
         .replace("/* chart.js */", include_str!("dashboard/chart.js"))
         .replace("/* page.js */", include_str!("dashboard/page.js"));
-    let policy =
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:";
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+         frame-ancestors 'none'; base-uri 'none'";
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, policy),

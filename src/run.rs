@@ -88,6 +88,11 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     if !options.skip_health_check {
         environment::check_external(experiment)?;
     }
+    if !options.quiet {
+        for warning in system.warnings(experiment) {
+            eprintln!("note: {warning}");
+        }
+    }
     let dashboard = options.ui.map(|addr| dashboard::serve(archive.folder(), addr)).transpose()?;
     if let Some(dashboard) = &dashboard {
         eprintln!("live page: {}", dashboard.url());

@@ -51,6 +51,14 @@ pub trait System: Sync {
     fn is_stream(&self) -> bool {
         false
     }
+    /// The kind whose operations the history of a trial counts, where they are of several that do not add up.
+    fn counted_kind(&self) -> Option<&'static str> {
+        None
+    }
+    /// What somebody should know before the first trial.
+    fn warnings(&self, _: &Experiment) -> Vec<String> {
+        Vec::new()
+    }
     /// The largest rate that a cell of a stream bears by its model, in the unit of the factor `rate`; none where the
     /// model sets no limit, or there is no model.
     fn highest_stable_rate(&self, _: &Experiment, _: &Levels) -> Option<f64> {
@@ -91,8 +99,12 @@ pub struct Factor {
 pub enum FactorKind {
     /// A whole number of at least one.
     Count,
+    /// A whole number; none of it is a level too.
+    CountOrNone,
     /// A number above zero.
     Quantity,
+    /// A number; none of it is a level too.
+    QuantityOrNone,
     /// One of these names.
     OneOf(&'static [&'static str]),
 }
@@ -109,6 +121,14 @@ impl FactorKind {
             {
                 Ok(())
             }
+            (Self::CountOrNone, Level::Int(count)) if (0..=1_000_000).contains(count) => Ok(()),
+            (Self::CountOrNone, _) => Err(format!("{name} = {level}: a whole number from 0 to 1000000 is needed")),
+            (Self::QuantityOrNone, level)
+                if level.as_f64().is_some_and(|quantity| quantity >= 0.0 && quantity.is_finite()) =>
+            {
+                Ok(())
+            }
+            (Self::QuantityOrNone, _) => Err(format!("{name} = {level}: a number of at least 0 is needed")),
             (Self::Quantity, _) => Err(format!("{name} = {level}: a number above 0 is needed")),
             (Self::OneOf(names), Level::Text(text)) if names.contains(&text.as_str()) => Ok(()),
             (Self::OneOf(names), _) => Err(format!("unknown {name} {level:?}; there are {}", names.join(", "))

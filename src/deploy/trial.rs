@@ -100,7 +100,7 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
         return Ok(Ended::Interrupted);
     }
     let window = site.experiment.window(&plan);
-    let mut collected = Collected::new()?;
+    let mut collected = Collected::new(site.system.counted_kind())?;
     if let Some(entry) = assembly.entry {
         (site.progress)("setting up", 0.0);
         let clock = kit::Clock::real();
@@ -133,7 +133,7 @@ pub fn simulate(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyho
     let until = Duration::from_secs(u64::from(window.end));
     let (clock, hand) = kit::Clock::manual();
     let admin = kit::admin::Admin::of_simulation(clock);
-    let mut collected = Collected::new()?;
+    let mut collected = Collected::new(site.system.counted_kind())?;
     let replica = Box::new(Elsewhere(super::AdminClient::Direct(Box::new(admin.clone()))));
     let participants: Vec<_> = assembly.parts.iter().map(simulated).collect();
     let Some(studied) = participants.iter().rfind(|participant| participant.under_test).cloned() else {
@@ -344,8 +344,11 @@ struct Collected {
     journal: Vec<kit::batch::Entry>,
     /// Everything up to the last row of the history.
     totals: OpsRecord,
-    /// Records of seconds whose row of the history is not written yet.
-    waiting: BTreeMap<u32, OpsRecord>,
+    /// The kind whose operations the history counts, once there is one; all until then.
+    counted: Option<&'static str>,
+    seen_counted: bool,
+    /// Records of seconds whose row of the history is not written yet, by kind.
+    waiting: BTreeMap<u32, BTreeMap<String, OpsRecord>>,
     /// The gauge `users` of each generator, by second.
     users: BTreeMap<usize, BTreeMap<u32, f64>>,
     /// What was read last from each: operations, gauges, journal.
@@ -401,7 +404,12 @@ fn measure(
         next = (next + interval).min(end_ns);
     }
     (site.progress)("draining", 1.0);
-    failure = failure.or_else(|| drain(site, trial, running, &clock));
+    if failure.is_none() && !site.interrupt.is_asked() {
+        match drain(site, trial, origin_ns, start_unix_s, running, files, collected) {
+            Ok(problem) => failure = problem,
+            Err(error) => failure = Some(format!("{error:#}")),
+        }
+    }
     if let Err(error) = collected.read(running, origin_ns, start_unix_s, files) {
         failure = failure.or_else(|| running.ended()).or_else(|| Some(format!("{error:#}")));
     }
@@ -463,8 +471,10 @@ fn sample(
 }
 
 impl Collected {
-    fn new() -> anyhow::Result<Self> {
+    fn new(counted: Option<&'static str>) -> anyhow::Result<Self> {
         Ok(Self {
+            counted,
+            seen_counted: false,
             ops: OpsLog::new()?,
             series: Vec::new(),
             journal: Vec::new(),
@@ -495,7 +505,9 @@ impl Collected {
                     open_from = open_from.min(record.second);
                 } else {
                     ops_read = ops_read.max(record.seq);
-                    self.waiting.entry(record.second).or_default().merge(&record);
+                    self.seen_counted |= self.counted == Some(record.kind.as_str());
+                    let of_second = self.waiting.entry(record.second).or_default();
+                    of_second.entry(record.kind.clone()).or_default().merge(&record);
                 }
             }
             let Participant { role, replica, .. } = &started.participant;
@@ -563,7 +575,10 @@ impl Collected {
             if *entry.key() >= until {
                 break;
             }
-            let (second, record) = entry.remove_entry();
+            let (second, kinds) = entry.remove_entry();
+            let mut record = OpsRecord::default();
+            let counts = |kind: &str| !self.seen_counted || self.counted == Some(kind);
+            kinds.iter().filter(|(kind, _)| counts(kind)).for_each(|(_, of_kind)| record.merge(of_kind));
             self.totals.merge(&record);
             let unix_s = (start_unix_s + f64::from(second)) as u64;
             files.history(&csv::history_row(unix_s, self.users_at(second), &record, &self.totals))?;
@@ -573,37 +588,44 @@ impl Collected {
 }
 
 /// Stops what makes the load, then what measures beside it, and waits until what they had begun has ended, or been
-/// given up; gives back why not, if so.
-fn drain(site: &Site<'_>, trial: &Trial, running: &Running, clock: &kit::Clock) -> Option<String> {
+/// given up; gives back why not, if so. Sampling and reading go on meanwhile, because draining may take a while.
+fn drain(
+    site: &Site<'_>,
+    trial: &Trial,
+    origin_ns: u64,
+    start_unix_s: f64,
+    running: &mut Running,
+    files: &mut TrialFiles,
+    collected: &mut Collected,
+) -> anyhow::Result<Option<String>> {
     let at_most = site.system.drain_within(site.experiment, &trial.levels);
     let at_most = at_most.unwrap_or(site.experiment.timeout * TIMEOUTS_OF_AN_OPERATION) + Duration::from_secs(2);
-    let of = |under_test| running.measuring().filter(move |started| started.participant.under_test == under_test);
-    stop_and_wait(of(false).collect(), at_most, clock).or_else(|| stop_and_wait(of(true).collect(), at_most, clock))
-}
-
-fn stop_and_wait(started: Vec<&Started>, at_most: Duration, clock: &kit::Clock) -> Option<String> {
-    for started in &started {
-        if let Err(error) = started.replica.admin().stop() {
-            // It may have died, which the caller has seen.
-            eprintln!("stopping {}: {error:#}", started.participant.role);
-        }
-    }
-    let deadline = clock.now_ns() + at_most.as_nanos() as u64;
-    for started in started {
-        let role = &started.participant.role;
-        loop {
-            match started.replica.admin().health() {
-                Ok(health) if health.drained => break,
-                Ok(_) if clock.now_ns() < deadline => std::thread::park_timeout(LOOK),
-                Ok(_) => {
-                    let waited_s = at_most.as_secs();
-                    return Some(format!("{role} did not end within {waited_s} s; its last seconds are missing"));
-                }
-                Err(error) => return Some(format!("{role} could not be asked whether it has ended: {error:#}")),
+    let interval = site.experiment.sample_interval.as_nanos() as u64;
+    let clock = kit::Clock::real();
+    for under_test in [false, true] {
+        let begun_ns = clock.now_ns();
+        let mut next_ns = begun_ns + interval;
+        running.stop_measuring(under_test);
+        while let Some(problem) = running.undrained(under_test) {
+            let now_ns = clock.now_ns();
+            if now_ns > begun_ns + at_most.as_nanos() as u64 {
+                let waited_s = at_most.as_secs();
+                return Ok(Some(format!("{problem} within {waited_s} s; its last seconds are missing")));
+            }
+            if let Some(ended) = running.ended() {
+                return Ok(Some(ended));
+            }
+            if now_ns >= next_ns {
+                next_ns += interval;
+                sample(running, origin_ns, &clock, collected, files)?;
+                collected.read(running, origin_ns, start_unix_s, files)?;
+            }
+            if site.interrupt.wait(LOOK) {
+                return Ok(None);
             }
         }
     }
-    None
+    Ok(None)
 }
 
 impl Started {
@@ -658,6 +680,29 @@ impl Running {
 
     fn measuring(&self) -> impl Iterator<Item = &Started> {
         self.started.iter().filter(|started| started.measures)
+    }
+
+    /// Tells those that measure to begin nothing new.
+    fn stop_measuring(&self, under_test: bool) {
+        for started in self.measuring().filter(|started| started.participant.under_test == under_test) {
+            if let Err(error) = started.replica.admin().stop() {
+                // It may have died, which the caller sees.
+                eprintln!("stopping {}: {error:#}", started.participant.role);
+            }
+        }
+    }
+
+    /// One that measures and has not ended what it had begun, in words.
+    fn undrained(&self, under_test: bool) -> Option<String> {
+        let mut asked = self.measuring().filter(|started| started.participant.under_test == under_test);
+        asked.find_map(|started| {
+            let role = &started.participant.role;
+            match started.replica.admin().health() {
+                Ok(health) if health.drained => None,
+                Ok(_) => Some(format!("{role} did not end")),
+                Err(error) => Some(format!("{role} could not be asked whether it has ended ({error:#})")),
+            }
+        })
     }
 
     fn ended(&mut self) -> Option<String> {

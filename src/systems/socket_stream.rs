@@ -44,8 +44,16 @@ impl System for SocketStream {
             },
             Factor { name: "batch_interval_ms", kind: FactorKind::Count, about: "batch interval in milliseconds" },
             Factor { name: "cores", kind: FactorKind::Count, about: "slots; each receiver holds one of them" },
-            Factor { name: "partitions", kind: FactorKind::Count, about: "partitions that records are spread over" },
-            Factor { name: "cost_ms", kind: FactorKind::Quantity, about: "cost of a record (or word) in milliseconds" },
+            Factor {
+                name: "partitions",
+                kind: FactorKind::CountOrNone,
+                about: "partitions that records are spread over",
+            },
+            Factor {
+                name: "cost_ms",
+                kind: FactorKind::QuantityOrNone,
+                about: "cost of a record (or word) in milliseconds",
+            },
         ]
     }
 
@@ -72,6 +80,11 @@ impl System for SocketStream {
                 return Err(Problem::new(format!("settings.{key}"), format!("{key} is no setting; {way_out}")));
             }
         }
+        if experiment.deployment == DeploymentKind::Simulated && has_foreign_source(experiment) {
+            let message =
+                "a source of somebody else cannot be simulated: run in-process or processes, or take source out";
+            return Err(Problem::new("settings.source", message));
+        }
         for (role, limits) in &experiment.roles {
             if limits.replicas.is_some_and(|replicas| replicas != 1) {
                 let message = format!("{role} has one replica; for more streams write receivers = N under [settings]");
@@ -95,8 +108,8 @@ impl System for SocketStream {
             measures: true,
         };
         let engine = Part { role: "engine", peers: &["source"], port: 0, under_test: true, ..source };
-        let foreign = experiment.settings.get("source").is_some_and(|source| !source.is_null());
-        let parts = if foreign { vec![Part { peers: &[], ..engine }] } else { vec![source, engine] };
+        let parts =
+            if has_foreign_source(experiment) { vec![Part { peers: &[], ..engine }] } else { vec![source, engine] };
         Assembly { parts, entry: None }
     }
 
@@ -114,6 +127,22 @@ impl System for SocketStream {
 
     fn highest_stable_rate(&self, experiment: &Experiment, levels: &Levels) -> Option<f64> {
         socket_stream::model::highest_stable_rate(&settings(experiment, levels).ok()?)
+    }
+
+    fn counted_kind(&self) -> Option<&'static str> {
+        Some("record")
+    }
+
+    fn warnings(&self, experiment: &Experiment) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for levels in every_cell(experiment) {
+            let of_cell: Vec<_> = levels.iter().map(|(factor, level)| format!("{factor} {level}")).collect();
+            let place = if of_cell.is_empty() { String::new() } else { format!("{}: ", of_cell.join(", ")) };
+            for note in settings(experiment, &levels).map(|settings| settings.notes()).unwrap_or_default() {
+                warnings.push(format!("{place}{note}"));
+            }
+        }
+        warnings
     }
 
     fn drain_within(&self, experiment: &Experiment, levels: &Levels) -> Option<Duration> {
@@ -146,6 +175,14 @@ impl System for SocketStream {
         }
         notes
     }
+}
+
+/// The settings that a factor takes the place of.
+const FACTOR_OF_SETTING: [(&str, &str); 4] =
+    [("batch_interval", "batch_interval_ms"), ("cost", "cost_ms"), ("cores", "cores"), ("partitions", "partitions")];
+
+fn has_foreign_source(experiment: &Experiment) -> bool {
+    experiment.settings.get("source").is_some_and(|source| !source.is_null())
 }
 
 /// The cells, and those at both ends of a search.
@@ -190,6 +227,10 @@ fn settings(experiment: &Experiment, levels: &Levels) -> Result<socket_stream::S
     }
     let settings: socket_stream::Settings = serde_json::from_value(merged)
         .map_err(|error| Problem::new("settings", format!("settings of socket-stream: {error}")))?;
-    settings.check().map_err(|(key, message)| Problem::new(format!("settings.{key}"), message))?;
+    let place = |key: &str| match FACTOR_OF_SETTING.iter().find(|(setting, _)| *setting == key) {
+        Some((_, factor)) if levels.contains_key(*factor) => format!("factors.{factor}"),
+        _ => format!("settings.{key}"),
+    };
+    settings.check().map_err(|(key, message)| Problem::new(place(&key), message))?;
     Ok(settings)
 }

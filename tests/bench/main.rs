@@ -159,6 +159,7 @@ fn a_stream(figures: &mut Vec<Figure>) {
         ratios.push(held / plain);
     }
     at_least(figures, "word count of a stream / plain loop, lines a second, 2 CPUs", median(&mut ratios), 0.6);
+    at_most(figures, "an hour of stream at 150 lines/s, simulated and saved, s", stream::simulated_hour_s(), 1.0);
     at_most(figures, "processing time of an empty batch, ms", stream::word_count(0.001, 6).processing_ms, 2.0);
     at_most(figures, "processing time of a batch of 290 records, ms", stream::word_count(290.0, 6).processing_ms, 5.0);
 }

@@ -135,3 +135,26 @@ pub fn highest_held(mut low: f64, mut high: f64, seconds: u32) -> f64 {
     }
     low
 }
+
+/// Seconds from the start of the program until an hour of stream is simulated and saved; the report is not counted.
+pub fn simulated_hour_s() -> f64 {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let file = folder.path().join("hour.toml");
+    let text = "system = \"socket-stream\"\ndeployment = \"simulated\"\ntrials = 1\nwarmup = \"0s\"\nduration = \"1h\"\n\
+                [load]\nmode = \"open\"\nrate = 150\n\
+                [settings]\nlike = \"spark\"\nbatch_interval = \"2s\"\ncores = 8\npartitions = 8\ncost = \"5ms\"\n";
+    std::fs::write(&file, text).expect("a file");
+    let begun = std::time::SystemTime::now();
+    let status = Command::new(env!("CARGO_BIN_EXE_scalelab"))
+        .args(["run", "--out"])
+        .arg(folder.path().join("runs"))
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("the program starts");
+    assert!(status.success());
+    let saved = folder.path().join("runs/latest/results.jsonl").metadata().and_then(|file| file.modified());
+    saved.expect("a result").duration_since(begun).expect("a clock that goes forward").as_secs_f64()
+}

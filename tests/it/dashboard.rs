@@ -395,6 +395,27 @@ fn a_link_that_moves_leads_to_the_new_run() {
 }
 
 #[test]
+fn a_page_on_loopback_is_for_names_of_loopback_only() {
+    let folder = scratch();
+    let archive = Archive::of_stream(folder.path().join("run"));
+    let dashboard = serve(&archive.folder);
+    let port = dashboard.addr().port();
+    for (host, expected) in [
+        (format!("localhost:{port}"), 200),
+        (format!("127.0.0.1:{port}"), 200),
+        (format!("[::1]:{port}"), 200),
+        ("localhost".to_owned(), 200),
+        (format!("evil.example:{port}"), 403),
+        ("127.0.0.1.evil.example".to_owned(), 403),
+        (String::new(), 403),
+    ] {
+        let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
+        let asked = agent.get(format!("http://{}/api/state", dashboard.addr())).header("host", &host).call();
+        assert_eq!(asked.unwrap().status().as_u16(), expected, "{host:?}");
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named_with_the_way_out() {
     let folder = scratch();
     let first = serve(folder.path());
@@ -457,6 +478,14 @@ fn the_page_has_four_timelines_that_move_while_the_archive_grows() {
     };
     let folder = scratch();
     let mut archive = Archive::of_stream(folder.path().join("run"));
+    // A source may send anything, and what it sends must stay text.
+    archive.tell(&Entry::Receiver(Receiver {
+        active: true,
+        source: "127.0.0.1:9999".to_owned(),
+        last_error: Some("<img src=x onerror=console.error(1)>".to_owned()),
+        last_error_ms: Some(500.0),
+        ..Receiver::default()
+    }));
     (0..3).for_each(|number| archive.batch(number, Status::Completed));
     let dashboard = serve(&archive.folder);
     let (out, log) = (folder.path().join("dom.html"), folder.path().join("log"));
@@ -494,9 +523,13 @@ fn the_page_has_four_timelines_that_move_while_the_archive_grows() {
         assert!(head.contains("aria-label") && head.contains("tabindex"), "{id} can be focused and read: {head}");
         assert!(chart.contains("class=\"curve"), "{id} is drawn");
     }
-    for text in
-        ["Falls behind:", "When does it fall behind?", "stable below the interval, 2 s", "Completed batches (last"]
-    {
+    for text in [
+        "Falls behind:",
+        "When does it fall behind?",
+        "stable below the interval, 2 s",
+        "Completed batches (last",
+        "&lt;img src=x",
+    ] {
         assert!(dom.contains(text), "{text}");
     }
     let errors: Vec<_> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
