@@ -41,7 +41,7 @@ impl Latencies {
     /// The longest duration that is kept apart from longer ones: an hour.
     const LONGEST_NS: u64 = 3_600_000_000_000;
 
-    /// None, with room for as many as there will be.
+    /// None yet; it grows with what it is given.
     pub fn new() -> Self {
         Self::default()
     }
