@@ -284,7 +284,7 @@ fn write_history(record: &TrialRecord, start_unix_s: f64, files: &mut TrialFiles
     // All of them work from the beginning to the end.
     let (LoadPlan::Closed { users, .. } | LoadPlan::Open { connections: users, .. }) = record.load;
     let mut running = OpsRecord::default();
-    let mut records = record.ops.iter().peekable();
+    let mut records = record.ops.briefs().peekable();
     while let Some(mut second) = records.next() {
         while let Some(more) = records.next_if(|next| next.second == second.second) {
             second.merge(&more);

@@ -46,9 +46,9 @@ fn summary(out: &mut String, result: &LoadResult, latency: &Latencies) -> std::f
     writeln!(out, "Summary:")?;
     writeln!(out, "  Success rate:\t{:.2}%", success_rate(result).unwrap_or(0.0) * 100.0)?;
     writeln!(out, "  Total:\t{:.4} sec", result.elapsed.as_secs_f64())?;
-    writeln!(out, "  Slowest:\t{}", some(latency.0.max()))?;
-    writeln!(out, "  Fastest:\t{}", some(latency.0.min()))?;
-    writeln!(out, "  Average:\t{}", some(latency.0.mean() as u64))?;
+    writeln!(out, "  Slowest:\t{}", some(latency.max_ns()))?;
+    writeln!(out, "  Fastest:\t{}", some(latency.min_ns()))?;
+    writeln!(out, "  Average:\t{}", some(latency.mean_ns() as u64))?;
     writeln!(out, "  Requests/sec:\t{:.4}", result.rate_per_s())?;
     writeln!(out)?;
     writeln!(out, "  Total data:\t{}", bytes(result.ops.bytes as f64))?;
@@ -142,9 +142,9 @@ pub fn json(findings: &Findings) -> Value {
         "summary": {
             "successRate": success_rate(result),
             "total": total_s,
-            "slowest": in_s(&latency, |latency| latency.0.max() as f64),
-            "fastest": in_s(&latency, |latency| latency.0.min() as f64),
-            "average": in_s(&latency, |latency| latency.0.mean()),
+            "slowest": in_s(&latency, |latency| latency.max_ns() as f64),
+            "fastest": in_s(&latency, |latency| latency.min_ns() as f64),
+            "average": in_s(&latency, |latency| latency.mean_ns()),
             "requestsPerSec": result.rate_per_s(),
             "totalData": result.ops.bytes,
             "sizePerRequest": size_per_request(result),
@@ -179,12 +179,12 @@ fn metrics(result: &LoadResult, latency: &Latencies) -> Value {
         "success_rate": success_rate(result),
         "requests_per_sec": result.rate_per_s(),
         "latency_ms": {
-            "min": in_s(latency, |latency| latency.0.min() as f64 * 1e3),
-            "mean": in_s(latency, |latency| latency.0.mean() * 1e3),
+            "min": in_s(latency, |latency| latency.min_ns() as f64 * 1e3),
+            "mean": in_s(latency, |latency| latency.mean_ns() * 1e3),
             "p50": ms(0.5),
             "p95": ms(0.95),
             "p99": ms(0.99),
-            "max": in_s(latency, |latency| latency.0.max() as f64 * 1e3),
+            "max": in_s(latency, |latency| latency.max_ns() as f64 * 1e3),
         },
     })
 }
@@ -266,13 +266,12 @@ fn histogram(latency: &Latencies) -> Vec<(f64, u64)> {
     if latency.count() == 0 {
         return Vec::new();
     }
-    let (low, high) = (latency.0.min() as f64, latency.0.max() as f64);
+    let (low, high) = (latency.min_ns() as f64, latency.max_ns() as f64);
     let width = (high - low) / (BARS - 1) as f64;
     let mut bars: Vec<(f64, u64)> = (0..BARS).map(|bar| ((low + width * bar as f64) / 1e9, 0)).collect();
-    for value in latency.0.iter_recorded() {
-        let at = latency.0.lowest_equivalent(value.value_iterated_to()) as f64;
-        let bar = if width > 0.0 { ((at - low) / width).ceil() as usize } else { 0 };
-        bars[bar.min(BARS - 1)].1 += u64::from(value.count_at_value());
+    for (ns, count) in latency.recorded() {
+        let bar = if width > 0.0 { ((ns as f64 - low) / width).ceil() as usize } else { 0 };
+        bars[bar.min(BARS - 1)].1 += count;
     }
     bars
 }

@@ -58,7 +58,7 @@ pub struct Second {
 impl LoadResult {
     /// Total times of all operations, as the field counts them: those that were refused are in.
     pub fn latency(&self) -> Latencies {
-        self.ops.all_times()
+        self.ops.all_times().into_owned()
     }
 
     /// Operations that were answered, whatever the answer.

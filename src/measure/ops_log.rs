@@ -1,7 +1,9 @@
-//! The operations of a trial, encoded, on disk: decoded histograms take hundreds of kB for each second and kind.
+//! The operations of a trial, encoded, on disk: decoded histograms take up to hundreds of kB for each second and kind.
 //!
 //! The one rule: they are decoded one record at a time, and memory holds sixteen bytes of each, however long a trial is.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use anyhow::Context as _;
 use kit::OpsRecord;
 use kit::op::Latencies;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::surroundings;
 
@@ -38,7 +41,8 @@ struct Place {
     length: u32,
 }
 
-/// What is read of a record while the trial runs. Decoding histograms takes CPU time that load and system may need.
+/// What most readers need of a record: all but its lags, waits and works. Decoding histograms takes CPU time that load
+/// and system may need.
 #[derive(Deserialize)]
 struct Brief {
     seq: u64,
@@ -51,8 +55,41 @@ struct Brief {
     wrong: u64,
     units: u64,
     bytes: u64,
+    statuses: BTreeMap<u16, u64>,
+    errors: BTreeMap<String, u64>,
     total: Latencies,
     failed_total: Option<Latencies>,
+}
+
+impl From<Brief> for OpsRecord {
+    fn from(brief: Brief) -> Self {
+        let Brief { seq, second, kind, open, ok, failed, unknown, wrong, units, bytes, .. } = brief;
+        let Brief { statuses, errors, total, failed_total, .. } = brief;
+        Self {
+            seq,
+            second,
+            kind,
+            open,
+            ok,
+            failed,
+            unknown,
+            wrong,
+            units,
+            bytes,
+            statuses,
+            errors,
+            total,
+            failed_total,
+            ..Self::default()
+        }
+    }
+}
+
+/// What says whether the rest is wanted.
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
 }
 
 impl OpsLog {
@@ -77,22 +114,7 @@ impl OpsLog {
         if !record.open {
             self.append(record.second, line)?;
         }
-        let Brief { seq, second, kind, open, ok, failed, unknown, wrong, units, bytes, total, failed_total } = record;
-        Ok(OpsRecord {
-            seq,
-            second,
-            kind,
-            open,
-            ok,
-            failed,
-            unknown,
-            wrong,
-            units,
-            bytes,
-            total,
-            failed_total,
-            ..OpsRecord::default()
-        })
+        Ok(record.into())
     }
 
     /// Adds the line of a record that was read already.
@@ -119,19 +141,44 @@ impl OpsLog {
 
     /// The records in the order of their seconds.
     pub fn iter(&self) -> impl Iterator<Item = OpsRecord> {
+        self.read_as()
+    }
+
+    /// The same without lags, waits and works.
+    pub fn briefs(&self) -> impl Iterator<Item = OpsRecord> {
+        self.read_as::<Brief>().map(OpsRecord::from)
+    }
+
+    /// The same with lags, waits and works of the kinds that are `wanted` only.
+    pub fn with_phases_of(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = OpsRecord> {
+        self.lines().filter_map(move |line| {
+            let Kind { kind } = serde_json::from_slice(&line).ok()?;
+            if wanted(&kind) {
+                return serde_json::from_slice(&line).ok();
+            }
+            serde_json::from_slice::<Brief>(&line).ok().map(OpsRecord::from)
+        })
+    }
+
+    /// What a reader wants of the records, in the order of their seconds.
+    pub fn read_as<T: DeserializeOwned>(&self) -> impl Iterator<Item = T> {
+        self.lines().filter_map(|line| serde_json::from_slice(&line).ok())
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
         let mut places = self.places.clone();
         places.sort_by_key(|place| place.second);
         places.into_iter().filter_map(|place| self.read(place))
     }
 
     /// What `append` has written can be read again, unless the disk fails under it.
-    fn read(&self, place: Place) -> Option<OpsRecord> {
+    fn read(&self, place: Place) -> Option<Vec<u8>> {
         let mut line = vec![0; place.length as usize];
         match &self.kept {
             Kept::Memory(bytes) => line.copy_from_slice(bytes.get(place.at as usize..)?.get(..place.length as usize)?),
             Kept::Disk(file) => file.read_exact_at(&mut line, place.at).ok()?,
         }
-        serde_json::from_slice(&line).ok()
+        Some(line)
     }
 }
 

@@ -145,9 +145,6 @@ fn answered(ops: &OpsRecord) -> u64 {
 
 /// Percentiles and mean of a histogram, in milliseconds; empty where it is empty.
 pub(crate) fn spread(latencies: &Latencies) -> Spread {
-    if latencies.count() == 1 {
-        return spread_of_one(latencies);
-    }
     let quantile = |q: f64| latencies.quantile(q).map(|duration| duration.as_secs_f64() * 1e3);
     Spread {
         p50: quantile(0.50),
@@ -158,14 +155,6 @@ pub(crate) fn spread(latencies: &Latencies) -> Spread {
         avg: latencies.mean().map(|duration| duration.as_secs_f64() * 1e3),
         max: quantile(1.0),
     }
-}
-
-/// The same for a single value, without a walk over the histogram for each number: of a stream most seconds have one.
-fn spread_of_one(latencies: &Latencies) -> Spread {
-    let ms = |ns: u64| Some(std::time::Duration::from_nanos(ns).as_secs_f64() * 1e3);
-    let (value, middle) = (latencies.0.max(), latencies.0.median_equivalent(latencies.0.max()));
-    let one = ms(value);
-    Spread { p50: one, p90: one, p95: one, p99: one, p999: one, avg: ms(middle), max: one }
 }
 
 /// Why a trial in which nothing was answered means nothing; none when something was.
@@ -296,15 +285,10 @@ fn read(record: &TrialRecord) -> Read {
     let mut by_kind: BTreeMap<String, OpsRecord> = BTreeMap::new();
     let mut rows: BTreeMap<u32, SecondSummary> = BTreeMap::new();
     let mut under_way = OpsRecord::default();
-    for mut op in record.ops.iter() {
+    // Of the others only the total is shown; adding up the rest would take most of the time.
+    for op in record.ops.with_phases_of(|kind| is_headline(kind, record)) {
         let is_headline = is_headline(&op.kind, record);
         if record.window.contains(&op.second) {
-            if !is_headline {
-                // Of the others only the total is shown; adding up the rest would take most of the time.
-                for part in [&mut op.lag, &mut op.wait, &mut op.work] {
-                    *part = Latencies::new();
-                }
-            }
             by_kind.entry(op.kind.clone()).or_default().merge(&op);
         }
         if !is_headline {
@@ -575,16 +559,5 @@ mod tests {
         assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("no batch was due in the measured window"));
         record.journal = made.journal()[1..].to_vec();
         assert_eq!(summarize_trial(&record).invalid.as_deref(), Some("the engine did not say how it is set up"));
-    }
-
-    #[test]
-    fn the_spread_of_one_value_is_that_of_any_number() {
-        for ns in [0, 1, 999, 2_047, 2_048, 1_234_567, 987_654_321_012, 3_600_000_000_000] {
-            let mut one = Latencies::new();
-            one.record(ns);
-            let mut two = one.clone();
-            two.record(ns);
-            assert_eq!(spread(&one), spread(&two), "{ns}");
-        }
     }
 }

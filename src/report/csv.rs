@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use kit::OpsRecord;
 use kit::op::Latencies;
+use serde::Deserialize;
 
 use crate::measure::OpsLog;
 use crate::report::figure::{Figure, FigureCurve, Panel, Point};
@@ -33,7 +34,7 @@ pub const FAILURES_HEADER: &str = "Method,Name,Error,Occurrences,First Seen,Last
 pub fn stats_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> String, duration_s: f64) -> String {
     let mut rows: BTreeMap<(String, String), OpsRecord> = BTreeMap::new();
     let mut all = OpsRecord::default();
-    for record in ops.iter().filter(|record| window.contains(&record.second)) {
+    for record in ops.briefs().filter(|record| window.contains(&record.second)) {
         rows.entry((methods(&record.kind), record.kind.clone())).or_default().merge(&record);
         all.merge(&record);
     }
@@ -67,11 +68,19 @@ pub fn history_row(unix_s: u64, users: u32, second: &OpsRecord, running: &OpsRec
     line(&fields)
 }
 
+/// What is read of a record for `failures.csv`.
+#[derive(Deserialize)]
+struct Failures {
+    second: u32,
+    kind: String,
+    errors: BTreeMap<String, u64>,
+}
+
 /// `failures.csv`: what of the operations intended in `window` did not end well, by method, name and reason; first and
 /// last seen as unix seconds.
 pub fn failures_csv(ops: &OpsLog, window: Range<u32>, methods: &dyn Fn(&str) -> String, start_unix_s: u64) -> String {
     let mut rows: BTreeMap<(String, String, String), (u64, u32, u32)> = BTreeMap::new();
-    for record in ops.iter().filter(|record| window.contains(&record.second)) {
+    for record in ops.read_as::<Failures>().filter(|record| window.contains(&record.second)) {
         for (error, count) in record.errors.iter().filter(|(_, count)| **count > 0) {
             let row = rows.entry((methods(&record.kind), record.kind.clone(), error.clone())).or_insert((
                 0,
@@ -127,15 +136,13 @@ fn failures(record: &OpsRecord) -> u64 {
 
 /// Median, mean, smallest and largest time, and mean size; zeros while there is nothing, as Locust has it.
 fn totals(times: &Latencies, record: &OpsRecord) -> [String; 5] {
-    let is_empty = times.count() == 0;
-    let smallest = if is_empty { 0 } else { times.0.min() };
     let mean_ns = times.mean().map_or(0.0, |mean| mean.as_nanos() as f64);
     let bytes = if record.count() == 0 { 0.0 } else { record.bytes as f64 / record.count() as f64 };
     [
-        ms(times.0.value_at_quantile(0.5) as f64),
+        ms(times.quantile(0.5).map_or(0.0, |time| time.as_nanos() as f64)),
         ms(mean_ns),
-        ms(smallest as f64),
-        ms(times.0.max() as f64),
+        ms(times.min_ns() as f64),
+        ms(times.max_ns() as f64),
         decimal(bytes),
     ]
 }

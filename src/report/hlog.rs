@@ -3,15 +3,27 @@
 //! The one rule: one line a second, kind and phase, tagged `kind:total`, `kind:wait`, `kind:work` or `kind:lag`, in
 //! nanoseconds; the largest value of a line is given in milliseconds, as the format's own tools do.
 
+use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
-use base64::Engine as _;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag};
-use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry};
 use kit::op::Latencies;
+use serde::Deserialize;
 
 use crate::measure::OpsLog;
+
+/// What is read of a record: its durations stay encoded, as the log wants them.
+#[derive(Deserialize)]
+struct Encoded {
+    second: u32,
+    kind: String,
+    total: String,
+    wait: String,
+    work: String,
+    lag: String,
+}
 
 /// The log; `start_unix_s` is the start of the schedule (0 on a virtual clock).
 pub fn interval_log(ops: &OpsLog, start_unix_s: f64) -> Result<Vec<u8>> {
@@ -19,20 +31,21 @@ pub fn interval_log(ops: &OpsLog, start_unix_s: f64) -> Result<Vec<u8>> {
     let mut serializer = V2DeflateSerializer::new();
     let start = UNIX_EPOCH + Duration::try_from_secs_f64(start_unix_s).context("the start of the schedule")?;
     let mut builder = IntervalLogWriterBuilder::new();
-    builder.with_start_time(start).with_base_time(start).with_max_value_divisor(1e6);
-    let mut writer = builder.begin_log_with(&mut bytes, &mut serializer)?;
-    for record in ops.iter() {
+    builder.with_start_time(start).with_base_time(start).with_max_value_divisor(NS_OF_A_MS);
+    builder.begin_log_with(&mut bytes, &mut serializer)?;
+    for record in ops.read_as::<Encoded>() {
         let phases = [("total", &record.total), ("wait", &record.wait), ("work", &record.work), ("lag", &record.lag)];
-        for (phase, latencies) in phases.into_iter().filter(|(_, latencies)| latencies.count() > 0) {
+        for (phase, text) in phases.into_iter().filter(|(_, text)| !text.is_empty()) {
             let name = tag(&record.kind, phase);
-            let second = Duration::from_secs(u64::from(record.second));
-            writer
-                .write_histogram(&latencies.0, second, Duration::from_secs(1), Tag::new(&name))
-                .map_err(|error| anyhow!("interval log, {name}: {error:?}"))?;
+            let latencies = Latencies::decode(text).map_err(|error| anyhow!("interval log, {name}: {error}"))?;
+            let longest_ms = latencies.max_ns() as f64 / NS_OF_A_MS;
+            writeln!(bytes, "Tag={name},{}.000,1.000,{longest_ms:.3},{text}", record.second)?;
         }
     }
     Ok(bytes)
 }
+
+const NS_OF_A_MS: f64 = 1e6;
 
 /// A tag may hold neither comma, space nor line break.
 fn tag(kind: &str, phase: &str) -> String {
@@ -45,12 +58,8 @@ pub fn read_interval_log(bytes: &[u8]) -> Result<Vec<(String, f64, Latencies)>> 
     let mut lines = Vec::new();
     for entry in IntervalLogIterator::new(bytes) {
         let LogEntry::Interval(interval) = entry.map_err(|error| anyhow!("interval log: {error:?}"))? else { continue };
-        let encoded = base64::engine::general_purpose::STANDARD.decode(interval.encoded_histogram())?;
-        let histogram = Deserializer::new()
-            .deserialize(&mut encoded.as_slice())
-            .map_err(|error| anyhow!("interval log: {error:?}"))?;
-        let mut latencies = Latencies::new();
-        latencies.0.add(&histogram).map_err(|error| anyhow!("interval log: {error:?}"))?;
+        let latencies = Latencies::decode(interval.encoded_histogram());
+        let latencies = latencies.map_err(|error| anyhow!("interval log: {error}"))?;
         let tag = interval.tag().map_or_else(String::new, |tag| tag.as_str().to_owned());
         lines.push((tag, interval.start_timestamp().as_secs_f64(), latencies));
     }
@@ -85,7 +94,7 @@ mod tests {
         let tags: Vec<&str> = lines.iter().map(|(tag, ..)| tag.as_str()).collect();
         assert_eq!(tags, ["GET_/a__b:total", "GET_/a__b:wait", "GET_/a__b:work", "GET_/a__b:lag"]);
         assert!(lines.iter().all(|(_, start_s, _)| *start_s == 3.0));
-        assert_eq!(lines[0].2.0, record.total.0);
+        assert_eq!(lines[0].2.to_histogram(), record.total.to_histogram());
         assert_eq!(lines[3].2.quantile(0.5), record.lag.quantile(0.5));
     }
 

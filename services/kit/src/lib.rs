@@ -14,6 +14,7 @@ pub mod config;
 pub mod host;
 pub mod http;
 pub mod journal;
+mod latencies;
 pub mod op;
 pub mod recorder;
 pub mod role;

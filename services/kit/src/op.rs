@@ -4,14 +4,12 @@
 //! intended ── lag ──► released ── queue ──► started ── work ──► finished      wait = lag + queue, total = wait + work
 //! ```
 
-use std::cell::RefCell;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use base64::Engine as _;
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
+
+pub use crate::latencies::Latencies;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,145 +49,6 @@ pub struct Op {
     pub units: u64,
     /// Bytes received.
     pub bytes: u64,
-}
-
-/// Durations of many operations in nanoseconds, three significant digits.
-#[derive(Clone, Debug)]
-pub struct Latencies(pub Histogram<u32>);
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Latencies {
-    /// The longest duration that is kept apart from longer ones: an hour.
-    const LONGEST_NS: u64 = 3_600_000_000_000;
-
-    /// An empty histogram, which grows with what it is given.
-    pub fn new() -> Self {
-        Self(Histogram::new(3).expect("three digits are within 0 to 5"))
-    }
-
-    /// Adds one duration.
-    #[inline]
-    pub fn record(&mut self, ns: u64) {
-        self.record_many(ns, 1);
-    }
-
-    /// Adds one duration `count` times.
-    #[inline]
-    pub fn record_many(&mut self, ns: u64, count: u64) {
-        // Cannot fail: the value is clamped and the histogram resizes itself.
-        let _ = self.0.record_n(ns.min(Self::LONGEST_NS), u32::try_from(count).unwrap_or(u32::MAX));
-    }
-
-    /// Adds all of another histogram.
-    pub fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("resizes itself");
-    }
-
-    /// How many durations there are.
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// The duration below which a share `quantile` (0 to 1) lies; none when there is nothing.
-    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.value_at_quantile(quantile)))
-    }
-
-    /// The mean; none when there is nothing.
-    pub fn mean(&self) -> Option<Duration> {
-        (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.mean().round() as u64))
-    }
-}
-
-impl Serialize for Latencies {
-    /// HdrHistogram V2 with deflate, in base64: what every HdrHistogram library reads. Nothing for an empty one.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.is_empty() {
-            return serializer.serialize_str("");
-        }
-        ENCODER.with_borrow_mut(|encoder| {
-            let bytes = encoder.encode(&self.0).map_err(serde::ser::Error::custom)?;
-            serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
-        })
-    }
-}
-
-thread_local! {
-    static ENCODER: RefCell<Encoder> = RefCell::default();
-}
-
-/// Encodes histograms in buffers that it keeps: some 40 histograms leave a generator each second, and half a megabyte
-/// made and dropped for each shows as memory that comes and goes.
-struct Encoder {
-    plain: V2Serializer,
-    bytes: Vec<u8>,
-    deflate: flate2::Compress,
-    packed: Vec<u8>,
-}
-
-impl Default for Encoder {
-    fn default() -> Self {
-        let deflate = flate2::Compress::new(flate2::Compression::default(), true);
-        Self { plain: V2Serializer::new(), bytes: Vec::new(), deflate, packed: Vec::new() }
-    }
-}
-
-impl Encoder {
-    /// The compressed form's head: its cookie and the length of what follows, both big-endian.
-    const COOKIE: u32 = 0x1c84_9314;
-    const HEAD: usize = 8;
-
-    fn encode(&mut self, histogram: &Histogram<u32>) -> Result<&[u8], String> {
-        self.bytes.clear();
-        self.plain.serialize(histogram, &mut self.bytes).map_err(|error| format!("histogram: {error:?}"))?;
-        self.packed.clear();
-        self.packed.extend_from_slice(&Self::COOKIE.to_be_bytes());
-        self.packed.extend_from_slice(&[0; 4]);
-        self.deflate.reset();
-        loop {
-            let taken = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
-            // What cannot be compressed grows a little: then there is a second round.
-            self.packed.reserve(64 + self.bytes.len() - taken);
-            let status = self
-                .deflate
-                .compress_vec(&self.bytes[taken..], &mut self.packed, flate2::FlushCompress::Finish)
-                .map_err(|error| format!("histogram: {error}"))?;
-            if status == flate2::Status::StreamEnd {
-                break;
-            }
-        }
-        let length = u32::try_from(self.packed.len() - Self::HEAD).map_err(|error| format!("histogram: {error}"))?;
-        self.packed[4..Self::HEAD].copy_from_slice(&length.to_be_bytes());
-        Ok(&self.packed)
-    }
-}
-
-impl<'de> Deserialize<'de> for Latencies {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        if text.is_empty() {
-            return Ok(Self::new());
-        }
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(text.as_bytes())
-            .map_err(|error| serde::de::Error::custom(format!("histogram: {error}")))?;
-        let mut histogram: Histogram<u32> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .map_err(|error| serde::de::Error::custom(format!("histogram: {error:?}")))?;
-        let mut latencies = Self::new();
-        if (histogram.sigfig(), histogram.low()) == (latencies.0.sigfig(), latencies.0.low()) {
-            // One of ours: adding it to an empty one would make the same again.
-            histogram.auto(true);
-            return Ok(Self(histogram));
-        }
-        latencies.0.add(&histogram).map_err(|error| serde::de::Error::custom(format!("histogram: {error:?}")))?;
-        Ok(latencies)
-    }
 }
 
 /// The operations of one kind that were intended in one second.
@@ -242,10 +101,10 @@ impl OpsRecord {
     }
 
     /// Total times of all operations, those that failed too: a refusal is fast, so this is no latency to judge by.
-    pub fn all_times(&self) -> Latencies {
-        let mut all = self.total.clone();
+    pub fn all_times(&self) -> Cow<'_, Latencies> {
+        let mut all = Cow::Borrowed(&self.total);
         if let Some(failed) = &self.failed_total {
-            all.add(failed);
+            all.to_mut().add(failed);
         }
         all
     }

@@ -245,7 +245,7 @@ impl State {
 
     fn recycle(&mut self, mut record: OpsRecord) {
         for latencies in [&mut record.lag, &mut record.wait, &mut record.work, &mut record.total] {
-            latencies.0.reset();
+            latencies.reset();
         }
         // A few seconds' worth: what a stall needed beyond that is given back.
         if self.spare.len() < 3 * self.kinds.len() {
