@@ -53,6 +53,25 @@ fn each_phase_shows_in_simulated_time_what_it_is_there_to_show() {
 }
 
 #[test]
+fn backpressure_does_not_make_a_stream_that_falls_behind_a_stable_one() {
+    for flags in
+        [&["--backpressure", "--duration", "2m"][..], &["--backpressure", "--slo", "stable", "--duration", "2m"]]
+    {
+        let called = simulated("before", flags);
+        let said = called.stdout + &called.stderr;
+        let last = said.trim_end().lines().last().unwrap_or_default();
+        assert!(
+            said.contains("receiver-held") && said.contains("Whether the stream keeps up cannot be told"),
+            "{said}"
+        );
+        assert!(!last.starts_with("stable"), "{said}");
+    }
+    // What keeps up does so under backpressure too.
+    let called = simulated("before", &["--backpressure", "--partitions", "3"]);
+    assert!(called.stdout.contains("stable: ") && !called.stdout.contains("receiver-held"), "{}", called.stdout);
+}
+
+#[test]
 fn a_stream_without_a_slot_says_so_at_once() {
     let called = simulated("before", &["--cores", "1", "--duration", "10s"]);
     let said = called.stdout + &called.stderr;
