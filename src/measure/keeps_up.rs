@@ -1,12 +1,12 @@
 //! Whether, and from where on, a stream keeps up: the answer in words, and the line that a run closes with.
 //!
 //! One rule: every sentence begins with what the trials showed; a level that could not be decided is named as such, and so
-//! is one that only looks stable, because something touches that (see `standing`).
+//! is one that may only look stable, because something touches that (see `standing`).
 
 use crate::experiment::{Experiment, Find};
 use crate::measure::study::mean;
 use crate::measure::words::{self, capital};
-use crate::measure::{Bracket, CellSummary, Curve, SearchSummary, StreamState, StudySummary, guards, stream};
+use crate::measure::{Bracket, CellSummary, Curve, Guard, SearchSummary, StreamState, StudySummary, guards, stream};
 
 /// The answer, without its full stop; `curves` are those with a valid trial.
 pub fn answer(study: &StudySummary, curves: &[&Curve], experiment: &Experiment) -> String {
@@ -44,16 +44,21 @@ pub fn closing(study: &StudySummary) -> Option<String> {
     })
 }
 
-/// How a cell stands, and why, without the state in front. One that looks stable only may be so where a guard touches
-/// that, as the verdict has it; one that falls behind does so whatever touches it.
+/// How a cell stands, and why, without the state in front. It is unknown where something touches that, as the verdict has
+/// it; one that falls behind does so whatever touches it.
 fn standing(cell: &CellSummary) -> Option<(StreamState, &str)> {
     let stream = cell.stream.as_ref()?;
-    let doubt = || cell.guards.iter().find(|guard| guards::touches(guard, stream::STABLE));
-    if let (StreamState::Stable, Some(guard)) = (stream.state, doubt()) {
+    if let Some(guard) = doubt(cell) {
         return Some((StreamState::Unknown, &guard.what));
     }
     let why = stream.why.strip_prefix(stream.state.words()).and_then(|why| why.strip_prefix(": "));
     Some((stream.state, why.unwrap_or(&stream.why)))
+}
+
+/// What leaves open whether a cell keeps up, although its figures may say so.
+fn doubt(cell: &CellSummary) -> Option<&Guard> {
+    let falls_behind = cell.stream.as_ref().is_some_and(|stream| stream.state == StreamState::FallsBehind);
+    cell.guards.iter().find(|guard| !falls_behind && guards::touches(guard, stream::STABLE))
 }
 
 /// One cell: its state with the figures, and what waits.
@@ -96,14 +101,11 @@ fn over(curve: &Curve, x: &str) -> String {
         cells().filter(|(_, (state, _))| *state == wanted).map(|(cell, _)| cell.x).collect()
     };
     let (stable, behind) = (at(StreamState::Stable), at(StreamState::FallsBehind));
-    // Too close to tell, or looks stable and something touches that.
-    let (touched, close): (Vec<_>, Vec<_>) = cells()
-        .filter(|(_, (state, _))| *state == StreamState::Unknown)
-        .map(|(cell, (_, why))| {
-            (cell.x, why, cell.stream.as_ref().is_some_and(|stream| stream.state == StreamState::Stable))
-        })
-        .partition(|(.., looks_stable)| *looks_stable);
-    let levels = |of: &[(f64, &str, bool)]| of.iter().map(|(level, ..)| *level).collect::<Vec<_>>();
+    let unknown = |is_touched: bool| {
+        let of = cells()
+            .filter(move |(cell, (state, _))| *state == StreamState::Unknown && doubt(cell).is_some() == is_touched);
+        of.map(|(cell, (_, why))| (cell.x, why)).unzip::<f64, &str, Vec<_>, Vec<_>>()
+    };
     let (all, one) = (|levels: &[f64]| words::stream_levels(levels, x), |level: f64| words::stream_level(level, x));
     let subject = subject(&curve.label, std::slice::from_ref(curve), x);
     let found = match (stable.as_slice(), behind.as_slice()) {
@@ -118,13 +120,13 @@ fn over(curve: &Curve, x: &str) -> String {
         }
         (stable, behind) => format!("{subject} holds at {} and falls behind at {}", all(stable), all(behind)),
     };
-    let close = match close.as_slice() {
+    let close = match unknown(false).0.as_slice() {
         [] => String::new(),
-        close => format!("; at {} it is too close to tell", all(&levels(close))),
+        close => format!("; at {} it is too close to tell", all(close)),
     };
-    let touched = match touched.as_slice() {
-        [] => String::new(),
-        [(_, why, _), ..] => format!("; at {} it cannot be told: {why}", all(&levels(&touched))),
+    let touched = match unknown(true) {
+        (levels, whys) if !levels.is_empty() => format!("; at {} it cannot be told: {}", all(&levels), whys[0]),
+        _ => String::new(),
     };
     found + &close + &touched
 }
