@@ -317,7 +317,7 @@ fn growth(record: &TrialRecord, name: &str) -> Option<f64> {
 }
 
 /// What a cumulative gauge stood at, in between where it was not read at that instant; its last value after the last.
-fn at(told: &[(f64, f64)], t_s: f64) -> Option<f64> {
+pub(crate) fn at(told: &[(f64, f64)], t_s: f64) -> Option<f64> {
     let next = told.partition_point(|(t, _)| *t <= t_s);
     let before = next.checked_sub(1).map(|place| told[place]);
     match (before, told.get(next)) {
