@@ -247,7 +247,7 @@ fn decide_stable(cell: &CellSummary) -> Decision {
 fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
     match guard.id.as_str() {
         "client-bound" | "saturated" => met == (true, true) && !slo.op.wants_less(),
-        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" => {
+        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" | "receiver-held" => {
             met == (false, false) && slo.op.wants_less()
         }
         _ => false,
@@ -264,6 +264,8 @@ pub fn decide_level(slos: &[Slo], cell: &CellSummary) -> Decision {
     for slo in slos {
         match decide(slo, &plain) {
             Decision::Fail => return Decision::Fail,
+            // Before a reason, the name of this objective would read like an answer.
+            Decision::Unknown(why) if slo.key == stream::STABLE => whole = Decision::Unknown(why),
             Decision::Unknown(why) => whole = Decision::Unknown(format!("{slo}: {why}")),
             Decision::Pass => {}
         }

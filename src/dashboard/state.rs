@@ -115,7 +115,8 @@ fn marks(run: &Run, trial: &Followed) -> Vec<Value> {
 
 fn stream_state(run: &Run, trial: &Followed, stream: &Stream) -> Value {
     let is_over = run.result(&trial.name).is_some() || run.has_ended() || !run.is_written;
-    let standing = words::standing(stream, is_over);
+    let held = words::held(&trial.series, stream, is_over);
+    let standing = words::standing(stream, held.as_deref(), is_over);
     let averages = stream.averages();
     let engine = stream.engine.as_ref();
     let receivers = stream.receivers.values().map(|receiver| {

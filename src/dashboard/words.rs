@@ -6,13 +6,14 @@ use kit::batch::Engine;
 use serde_json::Value;
 
 use super::stream::{self, Stream};
-use super::timeline::Timeline;
+use super::timeline::{Point, Timeline};
+use crate::measure::guards;
 use crate::report::number;
 
 /// How a stream stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// `starting`, `stuck`, `behind`, `catching-up`, `tight` or `stable`.
+    /// `starting`, `stuck`, `behind`, `held`, `catching-up`, `tight` or `stable`.
     pub state: &'static str,
     /// The sentence.
     pub sentence: String,
@@ -24,8 +25,56 @@ const RECENT: usize = 10;
 /// A stream is close to its limit when processing takes this share of what it may.
 const TIGHT: f64 = 0.9;
 
-/// How a stream stands; `is_over` puts it into the past.
-pub fn standing(stream: &Stream, is_over: bool) -> Standing {
+/// A receiver that takes less than this share of what is due leaves the rest in the connection.
+const RECEIVES: f64 = 0.99;
+
+/// A receiver, or a source, that was blocked for more than this share of the time was held up.
+const BLOCKED: f64 = 0.01;
+
+/// What waits outside of the engine, where no delay of a batch shows it, as a part of a sentence; none where nothing
+/// does. It looks back on some batches, or on all the time when the stream is over.
+pub fn held(series: &Timeline, stream: &Stream, is_over: bool) -> Option<String> {
+    let read = |name: &str| -> Vec<(f64, f64)> {
+        series.sum(name, None).into_iter().filter_map(|(t_s, value): Point| Some((t_s, value?))).collect()
+    };
+    let (due, received) = (read("due_lines"), read("received_records"));
+    // Once nothing is due any more the receiver catches up, which says nothing of the time before.
+    let last_due_s = due.windows(2).rev().find(|pair| pair[1].1 > pair[0].1).map(|pair| pair[1].0);
+    let end_s = last_due_s.unwrap_or(f64::INFINITY).min(received.last()?.0);
+    let recent_s = (RECENT as f64 * stream.interval_ms() / 1e3).max(10.0);
+    let span_s = if is_over { end_s } else { recent_s.min(end_s) };
+    let at = |told: &[(f64, f64)], t_s: f64| guards::at(told, t_s).unwrap_or(0.0);
+    let grown = |told: &[(f64, f64)]| at(told, end_s) - at(told, end_s - span_s);
+    if span_s <= 0.0 {
+        return None;
+    }
+    let (was_due, was_received) = (grown(&due), grown(&received));
+    let per_s = was_due / span_s;
+    let waiting = at(&due, end_s) - at(&received, end_s);
+    let span = format!("{}{}", if is_over { "" } else { "the last " }, time(1e3 * span_s));
+    // Source and engine are not read at one instant, and lines may come by chance.
+    let by_chance = 3.0 * per_s.sqrt();
+    if was_received < RECEIVES * was_due && was_due - was_received > by_chance && waiting > 1.5 * per_s {
+        let share = number::digits(100.0 * was_received / was_due);
+        let lines = counted(waiting as u64, "line", "lines");
+        let (wait, shows) = if is_over { ("waited", "showed") } else { ("wait", "shows") };
+        return Some(format!(
+            "the receiver took {share} % of the lines that were due in {span}, and {lines} {wait} in the connection, \
+             where no delay of a batch {shows} them"
+        ));
+    }
+    let blocked = |name: &str, who: &str| {
+        let blocked_s = grown(&read(name));
+        let what =
+            format!("{who} for {} of {span}, and no delay of a batch shows the lines that wait", time(1e3 * blocked_s));
+        (blocked_s > BLOCKED * span_s).then_some(what)
+    };
+    blocked("receiver_blocked_s", "the receiver did not read")
+        .or_else(|| blocked("blocked_s", "the source was blocked"))
+}
+
+/// How a stream stands; `held` is what waits outside of it, and `is_over` puts it into the past.
+pub fn standing(stream: &Stream, held: Option<&str>, is_over: bool) -> Standing {
     let say = |state, sentence: String| Standing { state, sentence };
     let Some(engine) = &stream.engine else {
         return say("starting", "The stream starts: its engine has not told anything yet.".to_owned());
@@ -70,6 +119,9 @@ pub fn standing(stream: &Stream, is_over: bool) -> Standing {
             "behind",
             format!("Falls behind: {takes}, so the delay {grows} by {step} a batch; {waited} {delay}{queue}."),
         );
+    }
+    if let Some(held) = held {
+        return say("held", format!("Held back: {held}; {takes}."));
     }
     if has_delay {
         let left = (delay_ms / step_ms.max(1e-3)).ceil() as u64;
@@ -194,6 +246,7 @@ mod tests {
     use expect_test::{Expect, expect};
     use kit::batch::{Batch, Status};
 
+    use super::super::timeline::{Fold, Key};
     use super::*;
 
     fn engine() -> Engine {
@@ -229,7 +282,7 @@ mod tests {
         for number in 12..12 + waiting {
             stream.active.insert(number, Batch { batch: number, ..Batch::default() });
         }
-        let Standing { state, sentence } = standing(&stream, is_over);
+        let Standing { state, sentence } = standing(&stream, None, is_over);
         expected.assert_eq(&format!("{state}: {sentence}"));
     }
 
@@ -300,6 +353,71 @@ mod tests {
             expect![
                 "stuck: No slot is left: its receiver holds the only core, so no batch can start; 3 batches wait. Give it at least 2 cores."
             ],
+        );
+    }
+
+    #[test]
+    fn what_waits_outside_of_the_engine_is_told_instead_of_a_short_delay() {
+        // Due by 100 a second for a minute, and received as far as given; then the rest comes in.
+        let check = |received_per_s: f64, blocked_share: f64, is_over: bool, expected: Expect| {
+            let mut series = Timeline::default();
+            for second in 1..=80 {
+                let (t_s, running_s) = (f64::from(second), f64::from(second.min(60)));
+                let received = if second > 60 { 6_000.0 } else { received_per_s * running_s };
+                for (name, value, role) in [
+                    ("due_lines", 100.0 * running_s, "source"),
+                    ("received_records", received, "engine"),
+                    ("receiver_blocked_s", blocked_share * running_s, "engine"),
+                ] {
+                    if is_over || second <= 60 {
+                        let key = Key { name: name.to_owned(), role: role.to_owned(), replica: 1 };
+                        series.push(key, Fold::Last, t_s, Some(value));
+                    }
+                }
+            }
+            let mut stream = Stream::default();
+            stream.engine = Some(engine());
+            expected.assert_eq(&held(&series, &stream, is_over).unwrap_or_default());
+        };
+        check(100.0, 0.0, false, expect![""]);
+        check(99.5, 0.005, true, expect![""]);
+        check(
+            75.0,
+            0.0,
+            false,
+            expect![
+                "the receiver took 75 % of the lines that were due in the last 20 s, and 1500 lines wait in the connection, where no delay of a batch shows them"
+            ],
+        );
+        check(
+            75.0,
+            0.5,
+            true,
+            expect![
+                "the receiver took 75 % of the lines that were due in 60 s, and 1500 lines waited in the connection, where no delay of a batch showed them"
+            ],
+        );
+        check(
+            100.0,
+            0.1,
+            false,
+            expect![
+                "the receiver did not read for 2 s of the last 20 s, and no delay of a batch shows the lines that wait"
+            ],
+        );
+        let mut stream = Stream::default();
+        stream.engine = Some(engine());
+        for number in 0..12 {
+            let time_ms = 2000.0 * number as f64;
+            let (started_ms, ended_ms) = (Some(time_ms), Some(time_ms + 1_990.0));
+            let batch =
+                Batch { batch: number, time_ms, submitted_ms: time_ms, started_ms, ended_ms, ..Batch::default() };
+            stream.completed.insert(number, batch);
+        }
+        let Standing { state, sentence } = standing(&stream, Some("lines wait"), false);
+        assert_eq!(
+            (state, sentence.as_str()),
+            ("held", "Held back: lines wait; processing takes 1.99 s of every 2 s.")
         );
     }
 

@@ -2,6 +2,8 @@
 //!
 //! One rule: a guard annotates; it never changes a number. Who rests a claim on the number looks at what it touches.
 
+use std::collections::BTreeMap;
+
 use crate::experiment::LoadPlan;
 use crate::load::driver::NOT_SENT;
 use crate::measure::trial::{gauge, rates_in_window};
@@ -25,6 +27,15 @@ const SOURCE_BLOCKED: f64 = 0.01;
 /// A source that sends less than this share of what is due, without being blocked, is the limit itself.
 const SENDS: f64 = 0.99;
 
+/// A receiver that takes less than this share of what is due leaves the rest in the connection.
+const RECEIVES: f64 = 0.99;
+
+/// A receiver that could not read for more than this share of the window did not take what it should.
+const RECEIVER_BLOCKED: f64 = 0.01;
+
+/// What flatters when records wait outside of the engine.
+const OUTSIDE: [&str; 5] = ["delay", "throughput", "goodput", "latency", "capacity"];
+
 /// The names by which guards touch the number behind a key; percentiles also answer to their own, see [`touches`].
 fn families(key: &str) -> &'static [&'static str] {
     match key {
@@ -34,7 +45,7 @@ fn families(key: &str) -> &'static [&'static str] {
         "goodput_rps" => &["throughput", "goodput"],
         // A stream's averages of delays depend on how long was measured where it falls behind, its growth does not.
         "scheduling_delay_avg_ms" | "total_delay_avg_ms" => &["delay", "latency"],
-        _ if key.starts_with("record_latency") => &["delay", "latency"],
+        _ if key.starts_with("record_latency") => &["delay", "latency", "records"],
         "input_rate_per_s" => &["delay"],
         _ if stream::is_key(key) => &["delay"],
         "total_cpu_units" => &["cpu"],
@@ -57,13 +68,17 @@ pub fn touches(guard: &Guard, key: &str) -> bool {
 }
 
 /// The guards of one trial: `generator-limited`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
-/// `replicas-unsampled`, `too-few-ops`. Of a stream: `generator-limited`, `source-blocked`, `backlog`,
-/// `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`.
+/// `replicas-unsampled`, `too-few-ops`. Of a stream: `generator-limited`, `source-blocked`, `receiver-held`, `backlog`,
+/// `records-not-followed`, `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`.
 pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
     let mut guards = Vec::new();
     if let Some(stream) = &summary.stream {
         guards.extend(source(record, summary));
+        if guards.iter().all(|guard| guard.id != "source-blocked") {
+            guards.extend(receiver_held(record, summary));
+        }
         guards.extend(backlog(stream, summary));
+        guards.extend(records_not_followed(record, stream, summary));
         guards.extend(refusals_hide_latency(summary));
         guards.extend(replicas_unsampled(record, summary));
         guards.extend(too_few_batches(summary));
@@ -212,8 +227,8 @@ fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
 /// network's buffers and then into the source: the scheduling delay looks healed while records wait to be sent. A source
 /// that was not blocked and still sent less than was due was itself the limit.
 fn source(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
-    let length_s = f64::from(record.window.end.saturating_sub(record.window.start));
-    let grown = |name: &str| stats::sum(&source_growth(record, name));
+    let length_s = window_s(record);
+    let grown = |name: &str| growth(record, name);
     let blocked_s = grown("blocked_s").unwrap_or(0.0);
     if length_s > 0.0 && blocked_s > SOURCE_BLOCKED * length_s {
         let what = format!(
@@ -223,7 +238,7 @@ fn source(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
         );
         let advice = "judge by the latency of records, which counts from when each was due; \
                       offer less, or turn backpressure off and see the delay grow";
-        return Some(guard("source-blocked", &["delay", "throughput", "goodput"], &summary.name, what, advice));
+        return Some(guard("source-blocked", &OUTSIDE, &summary.name, what, advice));
     }
     let (sent, due) = (grown("sent_lines")?, grown("due_lines").filter(|due| *due > 0.0)?);
     let what = format!("the source sent {} % of the {} lines that were due", three(100.0 * sent / due), three(due));
@@ -232,22 +247,86 @@ fn source(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
     (sent < SENDS * due).then(|| guard("generator-limited", &touches, &summary.name, what, advice))
 }
 
-/// By how much a cumulative gauge of each replica of the source grew within the window.
-fn source_growth(record: &TrialRecord, name: &str) -> Vec<f64> {
-    let (from_s, to_s) = (f64::from(record.window.start), f64::from(record.window.end));
-    let samples = || record.series.iter().filter(|s| s.role == stream::SOURCE && s.name == name);
-    let mut replicas: Vec<u32> = samples().map(|sample| sample.replica).collect();
-    replicas.sort_unstable();
-    replicas.dedup();
-    let growth = |replica: u32| {
-        let mut mine: Vec<(f64, f64)> =
-            samples().filter(|s| s.replica == replica).filter_map(|s| Some((s.t_s, s.value?))).collect();
-        mine.sort_by(|a, b| a.0.total_cmp(&b.0));
-        // Samplers are a little late, and nothing was sent before the start.
-        let at = |t_s: f64| mine.iter().rfind(|(t, _)| *t <= t_s + 0.05).map(|(_, value)| *value);
-        Some(at(to_s)? - at(from_s).unwrap_or(0.0))
+/// Long before a source is blocked, the network's buffers hold what a receiver leaves: under backpressure, or when its
+/// memory is full, they take minutes of lines. The receiver is measured by what the source could send, so that a source
+/// that is itself the limit is not blamed on the receiver.
+fn receiver_held(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+    let length_s = window_s(record);
+    if length_s <= 0.0 {
+        return None;
+    }
+    let blocked_s = growth(record, "receiver_blocked_s").unwrap_or(0.0);
+    let offered = growth(record, "due_lines").map(|due| match growth(record, "sent_lines") {
+        Some(sent) if sent < SENDS * due => (sent, "sent"),
+        _ => (due, "due"),
+    });
+    // Source and engine are not sampled at one instant, and lines may come by chance.
+    let slack = |offered: f64| 3.0 * (offered / length_s).sqrt();
+    let left = growth(record, "received_records")
+        .zip(offered)
+        .filter(|(received, (offered, _))| *received < RECEIVES * offered && offered - received > slack(*offered));
+    let what = match left {
+        Some((received, (offered, word))) => format!(
+            "the receiver took {} % of the {} lines that were {word}: the others wait in the connection, where no \
+             scheduling delay shows them",
+            three(100.0 * received.max(0.0) / offered),
+            three(offered)
+        ),
+        None if blocked_s > RECEIVER_BLOCKED * length_s => format!(
+            "the receiver did not read for {} s of {} s: records waited in the connection, where no scheduling delay \
+             shows them",
+            three(blocked_s),
+            three(length_s)
+        ),
+        None => return None,
     };
-    replicas.into_iter().filter_map(growth).collect()
+    let advice = "judge by the latency of records, which counts from when each was due: the backlog waits in the socket; \
+                  offer less, or turn backpressure off and see the delay grow";
+    Some(guard("receiver-held", &OUTSIDE, &summary.name, what, advice))
+}
+
+/// Some records are followed from when they were due, others are not: what is known of the latency is not of all.
+fn records_not_followed(record: &TrialRecord, stream: &StreamSummary, summary: &TrialSummary) -> Option<Guard> {
+    stream.record_latency.as_ref()?;
+    let why = stream::no_record_latency(&record.journal)?;
+    let what = format!("the latency of records is of some of them only: {why}");
+    let advice = "look at what happened to the receiver: the records it did not follow are missing, and they may be the \
+                  ones that waited longest";
+    Some(guard("records-not-followed", &["records"], &summary.name, what, advice))
+}
+
+fn window_s(record: &TrialRecord) -> f64 {
+    f64::from(record.window.end.saturating_sub(record.window.start))
+}
+
+/// By how much a cumulative gauge grew within the window, over all who tell it, whatever their role: of a simulated
+/// stream one recorder tells the source's as well as the engine's. None where nobody tells it.
+fn growth(record: &TrialRecord, name: &str) -> Option<f64> {
+    let (from_s, to_s) = (f64::from(record.window.start), f64::from(record.window.end));
+    let mut tellers: BTreeMap<(&str, u32), Vec<(f64, f64)>> = BTreeMap::new();
+    for sample in record.series.iter().filter(|sample| sample.name == name) {
+        let told = tellers.entry((&sample.role, sample.replica)).or_default();
+        told.extend(sample.value.map(|value| (sample.t_s, value)));
+    }
+    let grown = tellers.into_values().filter_map(|mut told| {
+        told.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Nothing was counted before the start.
+        Some(at(&told, to_s)? - at(&told, from_s).unwrap_or(0.0))
+    });
+    stats::sum(&grown.collect::<Vec<_>>())
+}
+
+/// What a cumulative gauge stood at, in between where it was not read at that instant; its last value after the last.
+pub(crate) fn at(told: &[(f64, f64)], t_s: f64) -> Option<f64> {
+    let next = told.partition_point(|(t, _)| *t <= t_s);
+    let before = next.checked_sub(1).map(|place| told[place]);
+    match (before, told.get(next)) {
+        (Some((from_s, from)), Some((to_s, to))) => Some(from + (to - from) * (t_s - from_s) / (to_s - from_s)),
+        (Some((_, last)), None) => Some(last),
+        // Samplers are a little late.
+        (None, Some((first_s, first))) => (*first_s <= t_s + 0.05).then_some(*first),
+        (None, None) => None,
+    }
 }
 
 /// Batches count when their batch time lies in the window. While a backlog grows, what is measured of their total time,
@@ -349,14 +428,18 @@ mod tests {
         }
     }
 
-    fn of_source(name: &str, per_s: f64) -> Vec<Sample> {
-        let mut samples = gauge(name, "source", 1, 0.0);
-        samples.iter_mut().for_each(|sample| sample.value = Some(per_s * sample.t_s));
-        samples
+    /// Gauges that grow evenly.
+    fn of_role(role: &str, gauges: &[(&str, f64)]) -> Vec<Sample> {
+        let grows = |(name, per_s): &(&str, f64)| {
+            let mut samples = gauge(name, role, 1, 0.0);
+            samples.iter_mut().for_each(|sample| sample.value = Some(per_s * sample.t_s));
+            samples
+        };
+        gauges.iter().flat_map(grows).collect()
     }
 
     fn stream_guards(series: &[(&str, f64)], made: MadeStream) -> (Vec<(String, String)>, TrialSummary) {
-        let series = series.iter().flat_map(|(name, per_s)| of_source(name, *per_s)).collect();
+        let series = of_role("source", series);
         let summary = summarize_trial(&TrialRecord { series, ..made.record() });
         (summary.guards.iter().map(|guard| (guard.id.clone(), guard.what.clone())).collect(), summary)
     }
@@ -379,6 +462,70 @@ mod tests {
         let cell = crate::measure::study::cell(&[&summary], 0.0, "");
         assert_eq!(crate::verdict::decide(&slo, &cell), crate::verdict::Decision::Fail);
         assert!(stream_guards(&[("blocked_s", 0.009)], made()).0.iter().all(|(id, _)| id == "too-few-ops"));
+    }
+
+    #[test]
+    fn a_receiver_that_leaves_lines_in_the_connection_leaves_a_stream_undecided() {
+        let made = || MadeStream { seconds: 12, ..MadeStream::of(1_000.0) };
+        let waits = "where no scheduling delay shows them";
+        let left = format!(
+            "the receiver took 88 % of the 1200 lines that were due: the others wait in the connection, {waits}"
+        );
+        let blocked = format!("the receiver did not read for 1.2 s of 12 s: records waited in the connection, {waits}");
+        for (due, sent, received, blocked_s, expected) in [
+            (100.0, 100.0, 88.0, 0.0, Some(&left)),
+            (100.0, 100.0, 100.0, 0.1, Some(&blocked)),
+            (100.0, 100.0, 99.5, 0.005, None),
+            // Within what samplers are apart by.
+            (100.0, 100.0, 98.0, 0.0, None),
+        ] {
+            let mut series = Vec::new();
+            for role in ["source", "engine"] {
+                series = of_role(role, &[("due_lines", due), ("sent_lines", sent)]);
+                series.extend(of_role("engine", &[("received_records", received), ("receiver_blocked_s", blocked_s)]));
+                let summary = summarize_trial(&TrialRecord { series: series.clone(), ..made().record() });
+                let held = summary.guards.iter().find(|guard| guard.id == "receiver-held");
+                assert_eq!(held.map(|guard| &guard.what), expected, "{role}");
+                let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+                let slo = crate::verdict::Slo::try_from("stable".to_owned()).unwrap();
+                let expected = match expected {
+                    Some(what) => crate::verdict::Decision::Unknown(format!("receiver-held: {what}")),
+                    None => crate::verdict::Decision::Pass,
+                };
+                assert_eq!(crate::verdict::decide(&slo, &cell), expected);
+            }
+            // A blocked source says it already.
+            series.extend(of_role("source", &[("blocked_s", 0.5)]));
+            let summary = summarize_trial(&TrialRecord { series, ..made().record() });
+            assert_eq!(summary.guards[0].id, "source-blocked");
+            assert!(summary.guards.iter().all(|guard| guard.id != "receiver-held"));
+        }
+    }
+
+    #[test]
+    fn a_cumulative_gauge_is_read_between_its_samples_and_in_the_window_only() {
+        let told = [(1.5, 150.0), (2.5, 250.0), (3.5, 250.0)];
+        let cases = [(1.0, None), (1.46, Some(150.0)), (2.0, Some(200.0)), (3.0, Some(250.0)), (9.0, Some(250.0))];
+        for (t_s, expected) in cases {
+            assert_eq!(at(&told, t_s), expected, "{t_s}");
+        }
+    }
+
+    #[test]
+    fn records_that_were_not_followed_are_told_where_others_were() {
+        let why = "the receiver was restarted";
+        let receiver = kit::batch::Receiver { no_record_latency: Some(why.to_owned()), ..Default::default() };
+        let mut record = MadeStream::of(1_000.0).record();
+        record.journal.push(kit::batch::Entry::Receiver(receiver));
+        let summary = summarize_trial(&record);
+        let guard = summary.guards.iter().find(|guard| guard.id == "records-not-followed").unwrap();
+        assert_eq!(guard.what, format!("the latency of records is of some of them only: {why}"));
+        assert!(touches(guard, "record_latency_p95_ms") && touches(guard, "record_latency_p50_ms"));
+        assert!(
+            !touches(guard, "latency_p95_ms") && !touches(guard, "stable") && !touches(guard, "total_delay_avg_ms")
+        );
+        record.ops = Default::default();
+        assert!(summarize_trial(&record).guards.iter().all(|guard| guard.id != "records-not-followed"));
     }
 
     #[test]

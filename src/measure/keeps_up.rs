@@ -1,11 +1,12 @@
 //! Whether, and from where on, a stream keeps up: the answer in words, and the line that a run closes with.
 //!
-//! One rule: every sentence begins with what the trials showed; a level that could not be decided is named as such.
+//! One rule: every sentence begins with what the trials showed; a level that could not be decided is named as such, and so
+//! is one that may only look stable, because something touches that (see `standing`).
 
 use crate::experiment::{Experiment, Find};
 use crate::measure::study::mean;
 use crate::measure::words::{self, capital};
-use crate::measure::{Bracket, CellStream, Curve, SearchSummary, StreamState, StudySummary, stream};
+use crate::measure::{Bracket, CellSummary, Curve, Guard, SearchSummary, StreamState, StudySummary, guards, stream};
 
 /// The answer, without its full stop; `curves` are those with a valid trial.
 pub fn answer(study: &StudySummary, curves: &[&Curve], experiment: &Experiment) -> String {
@@ -28,12 +29,12 @@ pub fn closing(study: &StudySummary) -> Option<String> {
     if !study.is_stream() {
         return None;
     }
-    let cells: Vec<&CellStream> =
-        study.curves.iter().flat_map(|curve| &curve.cells).filter_map(|cell| cell.stream.as_ref()).collect();
-    if let [only] = cells.as_slice() {
-        return Some(only.why.clone());
+    let cells: Vec<(StreamState, &str)> =
+        study.curves.iter().flat_map(|curve| &curve.cells).filter_map(standing).collect();
+    if let [(state, why)] = cells.as_slice() {
+        return Some(format!("{}: {why}", state.words()));
     }
-    let of = |state: StreamState| cells.iter().filter(|cell| cell.state == state).count();
+    let of = |state: StreamState| cells.iter().filter(|(of_cell, _)| *of_cell == state).count();
     let (all, behind, stable) = (cells.len(), of(StreamState::FallsBehind), of(StreamState::Stable));
     let answer = study.answer.trim_end_matches('.');
     Some(match (behind, stable) {
@@ -43,14 +44,30 @@ pub fn closing(study: &StudySummary) -> Option<String> {
     })
 }
 
+/// How a cell stands, and why, without the state in front. It is unknown where something touches that, as the verdict has
+/// it; one that falls behind does so whatever touches it.
+fn standing(cell: &CellSummary) -> Option<(StreamState, &str)> {
+    let stream = cell.stream.as_ref()?;
+    if let Some(guard) = doubt(cell) {
+        return Some((StreamState::Unknown, &guard.what));
+    }
+    let why = stream.why.strip_prefix(stream.state.words()).and_then(|why| why.strip_prefix(": "));
+    Some((stream.state, why.unwrap_or(&stream.why)))
+}
+
+/// What leaves open whether a cell keeps up, although its figures may say so.
+fn doubt(cell: &CellSummary) -> Option<&Guard> {
+    let falls_behind = cell.stream.as_ref().is_some_and(|stream| stream.state == StreamState::FallsBehind);
+    cell.guards.iter().find(|guard| !falls_behind && guards::touches(guard, stream::STABLE))
+}
+
 /// One cell: its state with the figures, and what waits.
 fn alone(curve: &Curve) -> Option<String> {
     let cell = curve.cells.iter().rfind(|cell| cell.valid > 0)?;
-    let stream = cell.stream.as_ref()?;
+    let (state, why) = standing(cell)?;
     let subject =
         if curve.label == "all" { "the stream".to_owned() } else { format!("with {} the stream", curve.label) };
-    let why = stream.why.split_once(": ").map_or(stream.why.as_str(), |(_, why)| why);
-    Some(match stream.state {
+    Some(match state {
         StreamState::Stable => format!("{subject} is stable: {why}"),
         StreamState::Unknown => format!("whether {subject} keeps up cannot be told: {why}"),
         StreamState::FallsBehind => {
@@ -79,12 +96,16 @@ fn subject(label: &str, curves: &[Curve], x: &str) -> String {
 
 /// From where on it keeps up, over the levels of one factor.
 fn over(curve: &Curve, x: &str) -> String {
-    let states: Vec<(f64, StreamState)> =
-        curve.cells.iter().filter_map(|cell| Some((cell.x, cell.stream.as_ref()?.state))).collect();
+    let cells = || curve.cells.iter().filter_map(|cell| Some((cell, standing(cell)?)));
     let at = |wanted: StreamState| -> Vec<f64> {
-        states.iter().filter(|(_, state)| *state == wanted).map(|(level, _)| *level).collect()
+        cells().filter(|(_, (state, _))| *state == wanted).map(|(cell, _)| cell.x).collect()
     };
-    let (stable, behind, unknown) = (at(StreamState::Stable), at(StreamState::FallsBehind), at(StreamState::Unknown));
+    let (stable, behind) = (at(StreamState::Stable), at(StreamState::FallsBehind));
+    let unknown = |is_touched: bool| {
+        let of = cells()
+            .filter(move |(cell, (state, _))| *state == StreamState::Unknown && doubt(cell).is_some() == is_touched);
+        of.map(|(cell, (_, why))| (cell.x, why)).unzip::<f64, &str, Vec<_>, Vec<_>>()
+    };
     let (all, one) = (|levels: &[f64]| words::stream_levels(levels, x), |level: f64| words::stream_level(level, x));
     let subject = subject(&curve.label, std::slice::from_ref(curve), x);
     let found = match (stable.as_slice(), behind.as_slice()) {
@@ -99,11 +120,15 @@ fn over(curve: &Curve, x: &str) -> String {
         }
         (stable, behind) => format!("{subject} holds at {} and falls behind at {}", all(stable), all(behind)),
     };
-    let doubt = match unknown.as_slice() {
+    let close = match unknown(false).0.as_slice() {
         [] => String::new(),
-        unknown => format!("; at {} it is too close to tell", all(unknown)),
+        close => format!("; at {} it is too close to tell", all(close)),
     };
-    found + &doubt
+    let touched = match unknown(true) {
+        (levels, whys) if !levels.is_empty() => format!("; at {} it cannot be told: {}", all(&levels), whys[0]),
+        _ => String::new(),
+    };
+    found + &close + &touched
 }
 
 /// What a search found: `with 4 cores the stream holds up to 118 lines/s and falls behind at 121`.
@@ -173,6 +198,40 @@ mod tests {
         let (answer, _) = of(MadeStream { cores: 1, ..MadeStream::default() });
         let why = "1 receiver holds the only core, so no slot is left: 56 batches wait and none can start";
         assert_eq!(answer, format!("The stream falls behind: {why}."));
+    }
+
+    #[test]
+    fn a_stream_that_only_looks_stable_is_not_said_to_be() {
+        let what = "the receiver took 88 % of the 1200 lines that were due";
+        let held = |mut trial: TrialSummary| {
+            trial.guards.push(crate::measure::Guard {
+                id: "receiver-held".to_owned(),
+                touches: vec!["delay".to_owned()],
+                at: String::new(),
+                what: what.to_owned(),
+                advice: String::new(),
+            });
+            trial
+        };
+        let of = |factors: &[(&str, &[i64])], trials: &[TrialSummary]| {
+            let study = summarize_study(&stream_experiment(factors), trials);
+            (study.answer.clone(), closing(&study).unwrap())
+        };
+        let (answer, closing) = of(&[], &[held(MadeStream::of(1_080.0).trial(0, &[]))]);
+        assert_eq!(answer, format!("Whether the stream keeps up cannot be told: {what}."));
+        assert_eq!(closing, format!("unknown: {what}"));
+        // What falls behind does so all the same.
+        let (answer, closing) = of(&[], &[held(MadeStream::default().trial(0, &[]))]);
+        assert!(answer.starts_with("The stream falls behind: processing"), "{answer}");
+        assert!(closing.starts_with("falls behind: processing"), "{closing}");
+        let rate = |index, rate| MadeStream::of(1_080.0).trial(index, &[("rate", rate)]);
+        let (answer, closing) =
+            of(&[("rate", &[100, 120, 140])], &[rate(0, 100), held(rate(1, 120)), held(rate(2, 140))]);
+        let expected = format!(
+            "With 4 cores the stream keeps up at 100 lines/s; at 120 and 140 lines/s it cannot be told: {what}."
+        );
+        assert_eq!(answer, expected);
+        assert!(closing.starts_with("unknown: 2 of 3 cells could not be decided. With 4 cores"), "{closing}");
     }
 
     #[test]

@@ -103,7 +103,8 @@ fn is_narrow(search: &Search, one: i64, other: i64) -> bool {
 }
 
 /// Why a bracket does not answer what was searched for; none when it does, which is when the level that passed lies at
-/// the far end of the search, or as near to one that failed as the search wants.
+/// the far end of the search, or as near to one that failed as the search wants. Levels between those two that could not
+/// be decided take nothing from it: wherever among them the limit lies, it lies within the bracket.
 pub fn unsettled(search: &Search, bracket: &Bracket) -> Option<String> {
     let (low, high) = search.between;
     let far = match search.find {
@@ -115,6 +116,11 @@ pub fn unsettled(search: &Search, bracket: &Bracket) -> Option<String> {
         (Some(pass), Some(fail)) if is_narrow(search, pass, fail) => None,
         (None, Some(fail)) if bracket.undecided.is_empty() && fail == low + high - far => None,
         (pass, fail) => Some(match (bracket.undecided.first(), pass, fail) {
+            (Some((level, why)), Some(pass), Some(fail)) => {
+                format!(
+                    "the limit lies between {pass} and {fail}, wider than asked for: level {level} could not be decided: {why}"
+                )
+            }
             (Some((level, why)), ..) => format!("level {level} could not be decided: {why}"),
             (None, Some(pass), Some(fail)) => format!("the limit lies between {pass} and {fail}, wider than asked for"),
             (None, Some(pass), None) => format!("{pass} passed, and no level was tried that fails"),
@@ -216,6 +222,29 @@ mod tests {
             assert_eq!(of(Find::Capacity, pass, fail).as_deref(), Some(why));
         }
         assert_eq!((of(Find::Demand, Some(1), None), of(Find::Demand, None, Some(64))), (None, None));
+    }
+
+    #[test]
+    fn an_undecided_level_inside_a_bracket_that_is_narrow_enough_leaves_it_standing() {
+        let of = |find: Find, within: f64, (pass, undecided, fail): (i64, i64, i64)| {
+            let between = (500, 10_000);
+            let mut state = SearchState::new(Search { factor: "rate".to_owned(), find, between, within });
+            for (level, decision) in [
+                (pass, Decision::Pass),
+                (undecided, Decision::Unknown("too close to tell".to_owned())),
+                (fail, Decision::Fail),
+            ] {
+                state.record(level, decision);
+            }
+            let bracket = state.bracket("all", &Levels::new());
+            assert_eq!((bracket.pass, bracket.fail, bracket.undecided[0].0), (Some(pass), Some(fail), undecided));
+            unsettled(&state.search, &bracket)
+        };
+        let wide = "the limit lies between 4128 and 3990, wider than asked for: level 4082 could not be decided: too close to tell";
+        assert_eq!(of(Find::Demand, 0.02, (4_128, 4_082, 3_990)).as_deref(), Some(wide));
+        assert_eq!(of(Find::Demand, 0.05, (4_128, 4_082, 3_990)), None);
+        assert_eq!(of(Find::Capacity, 0.05, (3_990, 4_082, 4_128)), None);
+        assert!(of(Find::Capacity, 0.05, (3_990, 4_082, 4_300)).is_some());
     }
 
     #[test]

@@ -117,6 +117,8 @@ fn meaning(guard: &str) -> &str {
         "not-steady" => "it was not steady",
         "too-few-ops" => "too few operations stand behind it",
         "source-blocked" => "the source could not send all it should",
+        "receiver-held" => "the receiver did not take all that was due",
+        "records-not-followed" => "not all records were followed",
         "backlog" => "the stream fell behind",
         _ => "it is doubtful",
     }

@@ -53,6 +53,24 @@ fn each_phase_shows_in_simulated_time_what_it_is_there_to_show() {
 }
 
 #[test]
+fn backpressure_does_not_make_a_stream_that_falls_behind_a_stable_one() {
+    // Within two minutes it is too close to tell; after ten its delay looks level.
+    for duration in ["2m", "10m"] {
+        let called = simulated("before", &["--backpressure", "--duration", duration]);
+        let last = called.stdout.trim_end().lines().last().unwrap_or_default();
+        assert!(last.starts_with("unknown: the receiver took"), "{duration}: {}", called.stdout);
+        for part in ["receiver-held", "Whether the stream keeps up cannot be told: the receiver took"] {
+            assert!(called.stdout.contains(part), "{duration}: {part:?} is not in {}", called.stdout);
+        }
+    }
+    let called = simulated("before", &["--backpressure", "--duration", "10m", "--slo", "stable"]);
+    assert_eq!(called.code, Some(3), "{}", called.stdout);
+    // What keeps up does so under backpressure too.
+    let called = simulated("before", &["--backpressure", "--partitions", "3"]);
+    assert!(called.stdout.contains("stable: ") && !called.stdout.contains("receiver-held"), "{}", called.stdout);
+}
+
+#[test]
 fn a_stream_without_a_slot_says_so_at_once() {
     let called = simulated("before", &["--cores", "1", "--duration", "10s"]);
     let said = called.stdout + &called.stderr;
