@@ -180,7 +180,7 @@ impl<'a> Receiver<'a> {
 
     fn tell(&mut self, entry: kit::batch::Entry) {
         if !self.receiving.knows_lines() {
-            self.engine.note(Note::Forget(self.stream));
+            self.engine.note(Note::Forget { stream: self.stream, line: self.received });
         }
         self.engine.note(Note::Tell(Box::new(entry)));
     }
