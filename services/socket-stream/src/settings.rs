@@ -179,6 +179,10 @@ impl Default for Settings {
     }
 }
 
+/// Why what is kept from batch to batch needs one job at a time.
+pub(crate) const KEPT_IN_TURN: &str =
+    "batches of a window, or of counts of the stream so far, must end in their order; set it to 1";
+
 impl Settings {
     /// Slots left for tasks. 0 when receivers hold them all.
     pub fn slots(&self) -> u32 {
@@ -279,6 +283,11 @@ impl Settings {
                 format!("it must be 1 to {MOST_PARTITIONS}; leave it out to have as many as partitions"),
             ),
             ("concurrent_jobs", self.concurrent_jobs == 0, "it must be 1 or more".into()),
+            (
+                "concurrent_jobs",
+                self.concurrent_jobs > 1 && (self.state || self.window_batches > 0),
+                KEPT_IN_TURN.into(),
+            ),
             ("print", self.print > 10_000, "it must be 0 to 10000".into()),
             ("pid_proportional", !not_negative(self.pid_proportional), "it must be 0 or more".into()),
             ("pid_integral", !not_negative(self.pid_integral), "it must be 0 or more".into()),
@@ -450,6 +459,8 @@ mod tests {
             ("receivers = 0", "receivers"),
             ("reduce_partitions = 0", "reduce_partitions"),
             ("concurrent_jobs = 0", "concurrent_jobs"),
+            ("concurrent_jobs = 2\nstate = true", "concurrent_jobs"),
+            ("concurrent_jobs = 2\nwindow_batches = 3", "concurrent_jobs"),
             ("pid_min_rate = 0.0", "pid_min_rate"),
             ("pid_derived = -1.0", "pid_derived"),
             ("max_rate = 0.0", "max_rate"),

@@ -470,7 +470,8 @@ proptest! {
         stop_ms in 0_u64..5_000,
     ) {
         let settings = at_rate(rate, Settings {
-            cores, receivers, partitions, concurrent_jobs, print, vocabulary, poisson, backpressure, state, memory_bytes,
+            cores, receivers, partitions, concurrent_jobs, print, vocabulary, poisson, backpressure, memory_bytes,
+            state: state && concurrent_jobs == 1,
             cost: Duration::from_millis(cost_ms),
             batch_interval: Duration::from_millis(interval_ms),
             block_interval: Duration::from_millis(block_ms),

@@ -305,6 +305,27 @@ fn back_pressure_slows_the_receiver_down_to_what_batches_achieve() {
 }
 
 #[test]
+fn a_job_that_keeps_values_is_refused_several_jobs_at_a_time() {
+    fn run(env: Env) -> BoxFuture<anyhow::Result<()>> {
+        let job = Stream::lines()
+            .map(|line: &str| (Word::new(line), 1_u64))
+            .reduce_by_key(|total, count| *total += count, 2)
+            .running()
+            .print(5);
+        Box::pin(engine_module::run_job(env, move |_| Ok(job)))
+    }
+    let mut given = quick(&json!({ "concurrent_jobs": 2 }));
+    given["source"] = json!(listener().local_addr().unwrap().to_string());
+    let mut config = kit::RoleConfig::new("engine");
+    config.settings = given;
+    let role = Role { name: "engine", about: "a job that keeps values", run };
+    let mut hosted = kit::host::start(role, config, kit::Clock::real()).unwrap();
+    assert!(!hosted.wait_until_started());
+    let error = format!("{:#}", hosted.join().unwrap_err());
+    assert!(error.contains("concurrent_jobs is 2") && error.contains("set it to 1"), "{error}");
+}
+
+#[test]
 fn what_was_read_before_the_stop_is_in_a_batch_whatever_the_rate_limit() {
     // At 10/s the fifty would take 5 s, and the stop lasts 2 s.
     let script = vec![(b"a line\n".repeat(50), AtEnd::Stay)];
