@@ -418,6 +418,7 @@ impl Driver {
             batch,
             time_ms: ms_since(self.origin_ns, time_ns),
             records: blocks.iter().map(|block| block.records).sum(),
+            records_by_stream: by_stream(&blocks, self.estimators.len()),
             blocks: blocks.len() as u32,
             submitted_ms: ms_since(self.origin_ns, now_ns),
             output_ops: self.plan.outputs.len() as u32,
@@ -690,6 +691,17 @@ impl Plan {
         let (is_mapped, is_spread) = (self.reduce_partitions > 0, self.partitions > 0);
         [is_mapped.then_some(map), is_spread.then_some(spread)].into_iter().flatten().collect()
     }
+}
+
+/// Records of each of so many streams, where there are two or more.
+fn by_stream(blocks: &[Block], streams: usize) -> Vec<u64> {
+    let mut records = if streams > 1 { vec![0; streams] } else { Vec::new() };
+    for block in blocks {
+        if let Some(sum) = records.get_mut(block.id.stream as usize) {
+            *sum += block.records;
+        }
+    }
+    records
 }
 
 /// Records of each partition, when those of each block are dealt out in turn.

@@ -260,6 +260,34 @@ fn what_is_left_after_the_time_to_stop_is_given_up_open_blocks_included() {
 }
 
 #[test]
+fn a_batch_of_several_receivers_says_how_much_each_of_them_got() {
+    for (receivers, expected) in [(1, vec![]), (3, vec![7, 0, 5])] {
+        let settings = Settings { receivers, cores: 5, ..settings() };
+        let mut driver = driver(&settings, Plan::of(&settings));
+        for (stream, number, records) in [(0, 0, 3), (2, 0, 5), (0, 1, 4)] {
+            let id = BlockId { stream, number };
+            driver.block(0, Block { id, ..block(number, records, 0) });
+        }
+        while driver.wake(1_000 * MS) {}
+        let batches = std::iter::from_fn(|| driver.next_action()).filter_map(|action| match action {
+            Action::Tell(entry) => {
+                if let Entry::Batch(batch) = *entry {
+                    Some(batch)
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        });
+        let batch = batches.last().unwrap();
+        assert_eq!((batch.records, &batch.records_by_stream), (12, &expected));
+        let json = serde_json::to_string(&batch).unwrap();
+        assert_eq!(json.contains("records_by_stream"), receivers > 1, "{json}");
+        assert_eq!(serde_json::from_str::<Batch>(&json).unwrap(), batch);
+    }
+}
+
+#[test]
 fn back_pressure_asks_for_a_rate_after_the_second_batch() {
     let settings = Settings { backpressure: true, pid_min_rate: 1.0, ..settings() };
     let mut driver = driver(&settings, Plan::of(&settings));
