@@ -194,6 +194,13 @@ impl Settings {
         self.receivers.min(self.cores)
     }
 
+    /// The most cores whose slots so many CPUs can compute for, where these settings have more. A cost that waits needs no
+    /// CPU, and neither does a receiver's core; a cost that computes does.
+    pub fn cores_to_compute(&self, cpus: usize) -> Option<usize> {
+        let burns = self.work == Work::Burn && !self.cost.is_zero();
+        (burns && self.slots() as usize > cpus).then(|| cpus + self.receivers as usize)
+    }
+
     /// Partitions of the reduce.
     pub fn reduce_partitions(&self) -> u32 {
         self.reduce_partitions.unwrap_or(if self.partitions == 0 { self.cores } else { self.partitions })
@@ -493,6 +500,16 @@ mod tests {
         let settings = read("like = \"spark\"\njob_overhead = \"1ms\"").unwrap();
         assert_eq!(settings.job_overhead(), Duration::from_millis(1));
         assert_eq!(settings.task_overhead(), Duration::from_micros(3_800));
+    }
+
+    #[test]
+    fn slots_that_compute_need_cpus_and_receivers_and_sleeps_do_not() {
+        let of = |text: &str| read(text).unwrap().cores_to_compute(2);
+        assert_eq!(of("cores = 4\nwork = \"burn\"\ncost = \"1ms\""), Some(3));
+        assert_eq!(of("cores = 3\nwork = \"burn\"\ncost = \"1ms\""), None);
+        assert_eq!(of("cores = 4\nreceivers = 2\nwork = \"burn\"\ncost = \"1ms\""), None);
+        assert_eq!(of("cores = 4\nwork = \"burn\""), None);
+        assert_eq!(of("cores = 4\ncost = \"1ms\""), None);
     }
 
     #[test]
