@@ -224,14 +224,14 @@ fn in_flags(problem: &Problem) -> String {
     }
 }
 
-/// Cores that sleep can be more than there are CPUs, cores that burn cannot.
+/// Slots that sleep can be more than there are CPUs, slots that burn cannot: the engine says so too, in its notes.
 fn burn_warning(settings: &serde_json::Value, cpus: usize) -> Option<String> {
-    let cores = settings.get("cores").and_then(serde_json::Value::as_u64)?;
-    let burns = settings.get("work").and_then(serde_json::Value::as_str) == Some("burn");
-    (burns && cores > cpus as u64).then(|| {
+    let settings: socket_stream::Settings = serde_json::from_value(settings.clone()).ok()?;
+    settings.cores_to_compute(cpus).map(|cores| {
         format!(
-            "warning: work = \"burn\" on {cores} cores, but this machine has {cpus}: tasks will take turns, and \
-             processing time will be that of {cpus}; use --cores {cpus}, --work sleep, or --deployment simulated"
+            "warning: work = \"burn\" in {} slots, but this machine has {cpus} CPUs: tasks will take turns, and \
+             processing time will be that of {cpus}; use --cores {cores}, --work sleep, or --deployment simulated",
+            settings.slots()
         )
     })
 }
@@ -423,12 +423,13 @@ mod tests {
     }
 
     #[test]
-    fn burning_on_more_cores_than_there_are_is_warned_of() {
-        let burns = json!({"work": "burn", "cores": 4});
-        assert!(burn_warning(&burns, 2).unwrap().contains("this machine has 2"));
-        assert_eq!(burn_warning(&burns, 4), None);
-        assert_eq!(burn_warning(&json!({"work": "sleep", "cores": 4}), 2), None);
-        assert_eq!(burn_warning(&json!({"cores": 4}), 2), None);
+    fn burning_in_more_slots_than_there_are_cpus_is_warned_of() {
+        let burns = json!({"work": "burn", "cores": 4, "cost": "4ms"});
+        let warning = burn_warning(&burns, 2).unwrap();
+        assert!(warning.contains("in 3 slots, but this machine has 2") && warning.contains("--cores 3"), "{warning}");
+        assert_eq!(burn_warning(&burns, 3), None, "the receiver's core computes nothing");
+        assert_eq!(burn_warning(&json!({"work": "sleep", "cores": 4, "cost": "4ms"}), 2), None);
+        assert_eq!(burn_warning(&json!({"work": "burn", "cores": 4}), 2), None);
     }
 
     #[test]

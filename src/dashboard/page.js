@@ -161,8 +161,7 @@ function fill(table, names, rows, texts = []) {
 }
 
 function receivers(stream) {
-  const rate = stream.receivers_planned === 1 ? withUnit(stream.averages.rate, "records/s") : "–";
-  const rows = stream.receivers.map((one) => [`${one.stream}`, one.source, one.active ? "active" : "not active", String(one.restarts), rate,
+  const rows = stream.receivers.map((one) => [`${one.stream}`, one.source, one.active ? "active" : "not active", String(one.restarts), withUnit(one.rate, "records/s"),
     one.last_error_ms === null ? "–" : clock(one.last_error_ms / 1e3), [one.last_error, one.no_record_latency].filter(Boolean).join("; ") || "–"]);
   fill($("receivers"), ["Stream", "Reads from", "Status", "Restarts", "Average", "Last error at", "Last error"], rows, [1, 2, 6]);
 }

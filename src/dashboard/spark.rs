@@ -3,8 +3,6 @@
 //! The one rule: whole milliseconds and absent fields where Spark has them. Instants are cut to milliseconds first, as a
 //! clock of milliseconds would read them, so that total delay is scheduling delay plus processing time.
 
-use std::collections::BTreeSet;
-
 use kit::batch::{Batch, Status};
 use serde::Serialize;
 
@@ -131,27 +129,18 @@ pub fn batch(stream: &Stream, id: i64) -> Option<BatchInfo> {
 
 /// All receivers, by stream.
 pub fn receivers(stream: &Stream) -> Vec<ReceiverInfo> {
-    streams(stream).iter().map(|id| receiver_info(stream, *id)).collect()
+    stream.streams().iter().map(|id| receiver_info(stream, *id)).collect()
 }
 
 /// The receiver of this stream, if there is one.
 pub fn receiver(stream: &Stream, id: u32) -> Option<ReceiverInfo> {
-    streams(stream).contains(&id).then(|| receiver_info(stream, id))
-}
-
-/// Receivers that were planned, and those that told something.
-fn streams(stream: &Stream) -> BTreeSet<u32> {
-    let planned = stream.engine.as_ref().map_or(0, |engine| engine.receivers);
-    (0..planned).chain(stream.receivers.keys().copied()).collect()
+    stream.streams().contains(&id).then(|| receiver_info(stream, id))
 }
 
 fn receiver_info(stream: &Stream, id: u32) -> ReceiverInfo {
-    let (receiver, is_only) = (stream.receivers.get(&id), streams(stream).len() == 1);
-    // The journal counts the records of a batch, not of each receiver in it: with one receiver they are its own.
-    let rates = stream.retained().filter(|_| is_only);
-    let rates = rates.filter_map(|batch| Some((unix_ms(stream, batch.time_ms), stream.input_rate(batch)?)));
-    let event_rates: Vec<_> = rates.collect();
-    let sum: f64 = event_rates.iter().map(|(_, rate)| rate).sum();
+    let receiver = stream.receivers.get(&id);
+    let rates = stream.receiver_rates(id).into_iter();
+    let event_rates = rates.map(|(batch, rate)| (unix_ms(stream, batch.time_ms), rate)).collect();
     let error = receiver.and_then(|receiver| receiver.last_error.clone());
     ReceiverInfo {
         stream_id: id,
@@ -160,7 +149,7 @@ fn receiver_info(stream: &Stream, id: u32) -> ReceiverInfo {
         last_error_time: receiver.and_then(|receiver| Some(time(unix_ms(stream, receiver.last_error_ms?)))),
         last_error_message: error.clone(),
         last_error: error,
-        avg_event_rate: (!event_rates.is_empty()).then(|| sum / event_rates.len() as f64),
+        avg_event_rate: stream.receiver_rate(id),
         event_rates,
     }
 }
@@ -224,4 +213,27 @@ pub(super) fn unix_ms(stream: &Stream, at_ms: f64) -> i64 {
 fn time(unix_ms: i64) -> String {
     let at = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fGMT").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use kit::batch::Engine;
+
+    use super::*;
+
+    #[test]
+    fn two_receivers_have_a_rate_each() {
+        let engine = Engine { start_unix_ms: 1e6, batch_interval_ms: 2000.0, receivers: 2, ..Engine::default() };
+        let mut stream = Stream::default();
+        stream.engine = Some(engine);
+        for (batch, by_stream) in [(1, vec![200, 80]), (2, vec![240, 40])] {
+            let (time_ms, records) = (2000.0 * batch as f64, by_stream.iter().sum());
+            let batch = Batch { batch, time_ms, records, records_by_stream: by_stream, ..Batch::default() };
+            stream.active.insert(batch.batch, batch);
+        }
+        let found = receivers(&stream);
+        let of = |id: usize| (found[id].avg_event_rate, found[id].event_rates.clone());
+        assert_eq!(of(0), (Some(110.0), vec![(1_002_000, 100.0), (1_004_000, 120.0)]));
+        assert_eq!(of(1), (Some(30.0), vec![(1_002_000, 40.0), (1_004_000, 20.0)]));
+    }
 }

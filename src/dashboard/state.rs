@@ -123,7 +123,7 @@ fn stream_state(run: &Run, trial: &Followed, stream: &Stream) -> Value {
         json!({
             "stream": receiver.stream, "active": receiver.active, "source": receiver.source, "restarts": receiver.restarts,
             "last_error": receiver.last_error, "last_error_ms": receiver.last_error_ms,
-            "no_record_latency": receiver.no_record_latency,
+            "no_record_latency": receiver.no_record_latency, "rate": stream.receiver_rate(receiver.stream).map(round),
         })
     });
     json!({

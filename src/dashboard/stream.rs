@@ -4,7 +4,7 @@
 //! averaged over batches that have started, processing time and total delay over completed ones, so that the average
 //! total is not the sum of the other two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kit::batch::{Batch, Engine, Entry, Receiver, Status};
 
@@ -133,6 +133,29 @@ impl Stream {
         (interval_ms > 0.0).then(|| batch.records as f64 * 1000.0 / interval_ms)
     }
 
+    /// Streams of receivers that were planned, and of those that told something.
+    pub fn streams(&self) -> BTreeSet<u32> {
+        let planned = self.engine.as_ref().map_or(0, |engine| engine.receivers);
+        (0..planned).chain(self.receivers.keys().copied()).collect()
+    }
+
+    /// Records a second of one receiver, batch by batch of those that are kept: none where there are several receivers
+    /// and the journal tells only what they got together, as older ones do.
+    pub fn receiver_rates(&self, stream: u32) -> Vec<(&Batch, f64)> {
+        let (interval_ms, is_only) = (self.interval_ms(), self.streams().len() == 1);
+        let records = |batch: &Batch| match &batch.records_by_stream[..] {
+            [] => is_only.then_some(batch.records),
+            by_stream => by_stream.get(stream as usize).copied(),
+        };
+        let rate = |batch| Some((batch, records(batch)? as f64 * 1000.0 / interval_ms));
+        self.retained().filter(|_| interval_ms > 0.0).filter_map(rate).collect()
+    }
+
+    /// Their mean.
+    pub fn receiver_rate(&self, stream: u32) -> Option<f64> {
+        mean(self.receiver_rates(stream).into_iter().map(|(_, rate)| rate))
+    }
+
     /// The averages.
     pub fn averages(&self) -> Averages {
         let completed = || self.completed.values();
@@ -224,6 +247,24 @@ mod tests {
         );
         assert_eq!((stream.received_records, stream.processed_records), (840, 560), "counted as received when started");
         assert_eq!((stream.waiting_count(), stream.running_count(), stream.active_count()), (1, 1, 2));
+    }
+
+    #[test]
+    fn each_receiver_has_its_own_rate_where_the_journal_tells_it() {
+        let engine = Engine { batch_interval_ms: 2000.0, receivers: 2, ..Engine::default() };
+        let mut stream = Stream { engine: Some(engine), ..Stream::default() };
+        told(&mut stream, &Batch { records_by_stream: vec![200, 80], ..queued(1) });
+        told(&mut stream, &Batch { records_by_stream: vec![240, 40], ..queued(2) });
+        assert_eq!((stream.receiver_rate(0), stream.receiver_rate(1)), (Some(110.0), Some(30.0)));
+        let rates: Vec<_> = stream.receiver_rates(1).iter().map(|(batch, rate)| (batch.batch, *rate)).collect();
+        assert_eq!(rates, [(1, 40.0), (2, 20.0)]);
+        assert_eq!((stream.receiver_rate(2), stream.averages().input_rate), (None, Some(140.0)));
+
+        let mut older = Stream { engine: stream.engine.clone(), ..Stream::default() };
+        told(&mut older, &queued(1));
+        assert_eq!(older.receiver_rate(0), None);
+        older.engine.as_mut().unwrap().receivers = 1;
+        assert_eq!(older.receiver_rate(0), Some(140.0));
     }
 
     #[test]

@@ -211,7 +211,7 @@ pub fn slots(engine: &Engine) -> String {
         return sum;
     }
     let waves = engine.partitions.div_ceil(slots);
-    let unused = 1.0 - f64::from(engine.partitions) / f64::from(slots * waves);
+    let unused = socket_stream::model::waste(engine.partitions, slots).unwrap_or(0.0);
     let unused = if unused < 0.005 {
         String::new()
     } else {

@@ -67,6 +67,9 @@ pub struct Batch {
     pub time_ms: f64,
     /// Its records.
     pub records: u64,
+    /// The records of each stream, where there are two or more.
+    #[serde(default, skip_serializing_if = "is_of_one")]
+    pub records_by_stream: Vec<u64>,
     /// Its blocks, which are the tasks of its first stage.
     pub blocks: u32,
     /// Where it is.
@@ -90,6 +93,11 @@ pub struct Batch {
     /// What was printed, at most a few lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
+}
+
+/// With one stream its records are those of the batch.
+fn is_of_one(records: &[u64]) -> bool {
+    records.len() <= 1
 }
 
 /// A receiver as it is at the moment of telling.

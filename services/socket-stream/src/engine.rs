@@ -32,7 +32,7 @@ use self::ledger::{Ledger, Note};
 use self::signal::Signal;
 use crate::ops::Ops;
 use crate::policy::{Driver, Start};
-use crate::settings::{Settings, Work};
+use crate::settings::{KEPT_IN_TURN, Settings};
 use crate::stream::Job;
 
 /// The row of the table: the engine with the word count of its settings.
@@ -80,6 +80,12 @@ pub async fn run_job(mut env: Env, make: impl FnOnce(&Settings) -> anyhow::Resul
     let mut settings: Settings = env.config.settings()?;
     settings.check().map_err(|(key, what)| anyhow::anyhow!("settings of role {}: {key}: {what}", env.config.role))?;
     let job = make(&settings)?;
+    anyhow::ensure!(
+        !job.keeps || settings.concurrent_jobs == 1,
+        "settings of role {}: concurrent_jobs: concurrent_jobs is {}; {KEPT_IN_TURN}",
+        env.config.role,
+        settings.concurrent_jobs
+    );
     settings.partitions = job.plan().partitions;
     settings.reduce_partitions = Some(job.plan().reduce_partitions);
     settings.print = job.print;
@@ -184,15 +190,12 @@ fn start(
     Ok(())
 }
 
-/// A cost that waits needs no CPU; one that computes does.
 fn too_few_cpus(settings: &Settings, cpus: usize) -> Option<String> {
-    let slots = settings.slots() as usize;
-    let burns = settings.work == Work::Burn && !settings.cost.is_zero();
-    (burns && slots > cpus).then(|| {
+    settings.cores_to_compute(cpus).map(|cores| {
         format!(
-            "{slots} slots compute on {cpus} CPUs, so tasks take longer than they cost; set cores to {} or fewer, or work \
+            "{} slots compute on {cpus} CPUs, so tasks take longer than they cost; set cores to {cores} or fewer, or work \
              to \"sleep\"",
-            cpus + settings.receivers as usize
+            settings.slots()
         )
     })
 }

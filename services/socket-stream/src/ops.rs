@@ -94,10 +94,11 @@ impl Ops {
         self.hold();
     }
 
-    /// From now on it is not known which line of the schedule a line of this stream is.
-    pub fn forget(&mut self, stream: u32) {
-        if let Some(intended) = self.streams.get_mut(stream as usize) {
-            *intended = None;
+    /// From this line on it is not known which line of the schedule a line of this stream is. Those before it are recorded
+    /// as their batches end, however long they have waited by then.
+    pub fn forget_from(&mut self, stream: u32, line: u64) {
+        if let Some(Some(intended)) = self.streams.get_mut(stream as usize) {
+            intended.end_before(line);
         }
         self.hold();
     }
@@ -142,8 +143,19 @@ impl Ops {
             let stream = block.id.stream as usize;
             match block.first_line {
                 Some(first) => self.take(stream, Until::Line(first + block.records), &op),
-                None => self.forget(block.id.stream),
+                None => self.take_last(stream, &op),
             }
+        }
+    }
+
+    /// Adds what is left of a stream whose lines are not known any more: blocks come in the order of their lines, so what
+    /// is known and in none before is in the first one that also has lines that are not known.
+    fn take_last(&mut self, stream: usize, op: &Op) {
+        if let Some(Some(Intended { end: Some(end), .. })) = self.streams.get(stream) {
+            self.take(stream, Until::Line(*end), op);
+        }
+        if let Some(intended) = self.streams.get_mut(stream) {
+            *intended = None;
         }
     }
 
@@ -172,6 +184,8 @@ enum Until {
 struct Intended {
     schedule: Schedule,
     poisson: bool,
+    /// The first line of which it is not known; none as long as there is no such line.
+    end: Option<u64>,
     /// The next line, and when it is due; none when there is none.
     line: u64,
     next_ns: Option<u64>,
@@ -182,7 +196,15 @@ struct Intended {
 impl Intended {
     fn new(mut schedule: Schedule, poisson: bool) -> Self {
         let next_ns = schedule.next();
-        Self { schedule, poisson, line: 0, next_ns, gap_ns: f64::INFINITY }
+        Self { schedule, poisson, end: None, line: 0, next_ns, gap_ns: f64::INFINITY }
+    }
+
+    /// It is not known of this line nor of those after it; the first such line holds.
+    fn end_before(&mut self, line: u64) {
+        let end = *self.end.get_or_insert(line);
+        if self.line >= end {
+            self.next_ns = None;
+        }
     }
 
     /// The next lines that are due at about the same time: when, and how many.
@@ -194,12 +216,16 @@ impl Intended {
             // One at a time, because what comes after is not known.
             Until::Instant(at_ns) => u64::from(first_ns < at_ns),
         };
+        let most = self.end.map_or(most, |end| most.min(end.saturating_sub(self.line)));
         if most == 0 {
             return None;
         }
         let (lines, last_ns) =
             if self.poisson { self.one_by_one(first_ns, end_ns, most) } else { self.at_once(first_ns, end_ns, most) };
         self.line += lines;
+        if self.end.is_some_and(|end| self.line >= end) {
+            self.next_ns = None;
+        }
         Some((first_ns.midpoint(last_ns), lines))
     }
 
@@ -361,12 +387,48 @@ mod tests {
         for settings in [foreign, settings(2.0, false)] {
             let recorder = Recorder::default();
             let mut ops = Ops::new(&recorder, &settings, 7, 0, S);
-            ops.forget(0);
+            ops.forget_from(0, 0);
             ops.submitted(&submitted(0, S, 2 * S));
             ops.ended(&batch(0, S, 0..2, 2 * S));
             ops.finish(2 * S, Some(2 * S));
             let kinds: Vec<_> = records(&recorder, 9 * S).into_iter().map(|record| record.kind).collect();
             assert_eq!(kinds, ["batch"]);
         }
+    }
+
+    #[test]
+    fn lines_received_before_a_restart_are_recorded_though_their_batches_end_after_it() {
+        for poisson in [false, true] {
+            let recorder = Recorder::default();
+            let mut ops = Ops::new(&recorder, &settings(2.0, poisson), 7, 0, S);
+            ops.submitted(&submitted(0, S, 2 * S));
+            // Lines 0 to 4 were received, the last of them in the block that the restart fell into.
+            ops.forget_from(0, 5);
+            ops.submitted(&submitted(1, 2 * S, 3 * S));
+            ops.submitted(&Submitted { batch: 2, time_ns: 3 * S, next_time_ns: None });
+            ops.ended(&batch(0, S, 0..2, 8 * S));
+            ops.ended(&batch(1, 2 * S, 2..4, 9 * S));
+            let mut mixed = batch(2, 3 * S, 4..8, 9 * S);
+            mixed.blocks[0].first_line = None;
+            ops.ended(&mixed);
+            ops.finish(10 * S, Some(10 * S));
+            let all = records(&recorder, 12 * S);
+            let of_records = || all.iter().filter(|record| record.kind == "record");
+            assert_eq!(of_records().map(|record| record.ok).sum::<u64>(), 5, "poisson: {poisson}");
+            assert_eq!(of_records().map(|record| record.unknown).sum::<u64>(), 0);
+            assert!(of_records().all(|record| record.total.mean().unwrap() > Duration::from_secs(5)));
+            assert!(all.iter().all(|record| !record.open));
+        }
+    }
+
+    #[test]
+    fn lines_before_a_restart_that_are_in_no_batch_at_the_cut_are_unknown() {
+        let recorder = Recorder::default();
+        let mut ops = Ops::new(&recorder, &settings(2.0, false), 7, 0, S);
+        ops.forget_from(0, 3);
+        ops.forget_from(0, 9);
+        ops.finish(9 * S, Some(8 * S));
+        let unknown: u64 = records(&recorder, 9 * S).iter().map(|record| record.unknown).sum();
+        assert_eq!(unknown, 3, "not those of the first restart and after it");
     }
 }

@@ -179,6 +179,10 @@ impl Default for Settings {
     }
 }
 
+/// Why what is kept from batch to batch needs one job at a time.
+pub(crate) const KEPT_IN_TURN: &str =
+    "batches of a window, or of counts of the stream so far, must end in their order; set it to 1";
+
 impl Settings {
     /// Slots left for tasks. 0 when receivers hold them all.
     pub fn slots(&self) -> u32 {
@@ -188,6 +192,13 @@ impl Settings {
     /// Receivers that have a slot and so can run.
     pub fn running_receivers(&self) -> u32 {
         self.receivers.min(self.cores)
+    }
+
+    /// The most cores whose slots so many CPUs can compute for, where these settings have more. A cost that waits needs no
+    /// CPU, and neither does a receiver's core; a cost that computes does.
+    pub fn cores_to_compute(&self, cpus: usize) -> Option<usize> {
+        let burns = self.work == Work::Burn && !self.cost.is_zero();
+        (burns && self.slots() as usize > cpus).then(|| cpus + self.receivers as usize)
     }
 
     /// Partitions of the reduce.
@@ -279,6 +290,11 @@ impl Settings {
                 format!("it must be 1 to {MOST_PARTITIONS}; leave it out to have as many as partitions"),
             ),
             ("concurrent_jobs", self.concurrent_jobs == 0, "it must be 1 or more".into()),
+            (
+                "concurrent_jobs",
+                self.concurrent_jobs > 1 && (self.state || self.window_batches > 0),
+                KEPT_IN_TURN.into(),
+            ),
             ("print", self.print > 10_000, "it must be 0 to 10000".into()),
             ("pid_proportional", !not_negative(self.pid_proportional), "it must be 0 or more".into()),
             ("pid_integral", !not_negative(self.pid_integral), "it must be 0 or more".into()),
@@ -450,6 +466,8 @@ mod tests {
             ("receivers = 0", "receivers"),
             ("reduce_partitions = 0", "reduce_partitions"),
             ("concurrent_jobs = 0", "concurrent_jobs"),
+            ("concurrent_jobs = 2\nstate = true", "concurrent_jobs"),
+            ("concurrent_jobs = 2\nwindow_batches = 3", "concurrent_jobs"),
             ("pid_min_rate = 0.0", "pid_min_rate"),
             ("pid_derived = -1.0", "pid_derived"),
             ("max_rate = 0.0", "max_rate"),
@@ -482,6 +500,16 @@ mod tests {
         let settings = read("like = \"spark\"\njob_overhead = \"1ms\"").unwrap();
         assert_eq!(settings.job_overhead(), Duration::from_millis(1));
         assert_eq!(settings.task_overhead(), Duration::from_micros(3_800));
+    }
+
+    #[test]
+    fn slots_that_compute_need_cpus_and_receivers_and_sleeps_do_not() {
+        let of = |text: &str| read(text).unwrap().cores_to_compute(2);
+        assert_eq!(of("cores = 4\nwork = \"burn\"\ncost = \"1ms\""), Some(3));
+        assert_eq!(of("cores = 3\nwork = \"burn\"\ncost = \"1ms\""), None);
+        assert_eq!(of("cores = 4\nreceivers = 2\nwork = \"burn\"\ncost = \"1ms\""), None);
+        assert_eq!(of("cores = 4\nwork = \"burn\""), None);
+        assert_eq!(of("cores = 4\ncost = \"1ms\""), None);
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl<'a> Simulation<'a> {
             stop: Stop::Not,
             now_ns: 0,
         };
-        (settings.running_receivers()..settings.receivers).for_each(|stream| simulation.ops.forget(stream));
+        (settings.running_receivers()..settings.receivers).for_each(|stream| simulation.ops.forget_from(stream, 0));
         simulation
     }
 

@@ -166,12 +166,12 @@ where
     K: Key,
     V: Value,
 {
-    /// Values of the last so many batches, each time. 0 and 1: of one batch.
+    /// Values of the last so many batches, each time, but those that failed. 0 and 1: of one batch.
     pub fn by_window(self, batches: u32) -> Self {
         Self { scope: if batches > 1 { Scope::Window(batches) } else { Scope::Batch }, ..self }
     }
 
-    /// Values of the stream so far.
+    /// Values of the stream so far, without batches that failed.
     pub fn running(self) -> Self {
         Self { scope: Scope::Stream, ..self }
     }
@@ -197,8 +197,9 @@ where
         let plan =
             Plan { partitions: self.partitions, reduce_partitions: self.reduce_partitions, outputs: vec![output] };
         let print = if let Sink::Print(rows) = sink { rows } else { 0 };
+        let keeps = self.scope != Scope::Batch;
         let program = Program::new(self.flow, self.reduce, self.scope, sink, self.partitions, self.reduce_partitions);
-        Job { plan, print, program: Arc::new(program) }
+        Job { plan, print, keeps, program: Arc::new(program) }
     }
 }
 
@@ -208,6 +209,8 @@ pub struct Job {
     plan: Plan,
     /// Rows printed of each batch.
     pub(crate) print: u32,
+    /// Whether batches need what those before them left, so that they have to end in their order.
+    pub(crate) keeps: bool,
     pub(crate) program: Arc<dyn run::Begin>,
 }
 

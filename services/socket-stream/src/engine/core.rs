@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use kit::Outcome;
+
 use super::Engine;
 use super::ledger::Note;
 use crate::policy::{Action, BlockId, Done, Driver, Task, TaskId};
@@ -142,6 +144,9 @@ impl Core {
                 Action::Ended(ended) => {
                     engine.memory.release(ended.blocks.iter().map(|block| block.bytes).sum());
                     let freed = state.batches.remove(&ended.batch);
+                    if let (Some((batch, _)), Outcome::Ok) = (&freed, ended.outcome) {
+                        batch.ended_well();
+                    }
                     engine.note(Note::Ended { ended, freed });
                 }
                 Action::Rate { stream, per_s } => {

@@ -68,6 +68,16 @@ impl Inbox {
         (limiter.grant(now_ns, wanted), limiter.next_ns())
     }
 
+    /// Lets so many lines pass whatever the limit; those after them pay for it.
+    pub(super) fn pass(&self, now_ns: u64, lines: u64) {
+        lock(&self.limiter).pass(now_ns, lines);
+    }
+
+    /// From when on the next line may pass.
+    pub(super) fn next_ns(&self) -> u64 {
+        lock(&self.limiter).next_ns()
+    }
+
     /// Back-pressure asks for another rate.
     pub(super) fn set_rate(&self, now_ns: u64, per_s: f64) {
         lock(&self.limiter).set_rate(now_ns, per_s);

@@ -31,8 +31,13 @@ pub(super) enum Note {
         /// What it was made of, to be freed where nobody waits: the tables, and then the text.
         freed: Option<(Arc<dyn Running>, Vec<Text>)>,
     },
-    /// Which line of its schedule a line of this stream is, is not known any more.
-    Forget(u32),
+    /// Which line of its schedule a line of this stream is, is not known from the one of this number on.
+    Forget {
+        /// The stream.
+        stream: u32,
+        /// The number, as if lines were counted on.
+        line: u64,
+    },
     /// Nothing comes after this.
     Drained {
         /// Whether a receiver was cut off before its source had ended.
@@ -102,7 +107,7 @@ impl Ledger {
                 }
                 self.ops.ended(&ended);
             }
-            Note::Forget(stream) => self.ops.forget(stream),
+            Note::Forget { stream, line } => self.ops.forget_from(stream, line),
             Note::Drained { .. } => {}
         }
     }

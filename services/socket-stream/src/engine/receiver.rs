@@ -2,6 +2,9 @@
 //!
 //! The one rule: it never ends a run. A source that is absent, goes, or sends what is no line is told with the reason, and
 //! connected to again after the delay.
+//!
+//! A rate limit holds up what is read, so no more is read at once than it lets pass in about a second; at the stop that
+//! much passes at once, and is in a batch. What the source has sent beyond it is still read as fast as the limit allows.
 
 use std::io::{self, Read};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -24,6 +27,8 @@ const READ_BYTES: usize = 256 << 10;
 /// than what is in it.
 const GATHER_NS: u64 = 1_000_000;
 const LARGE_READ: usize = 32 << 10;
+/// About how long a line is, before there was one.
+const LINE_BYTES: usize = 64;
 /// A source that ends may do so because the run does: for so long a stop is waited for before it is told as lost.
 const END_OF_RUN: Duration = Duration::from_secs(1);
 
@@ -91,8 +96,9 @@ struct Receiver<'a> {
     start_ns: u64,
     receiving: Receiving,
     buffer: LineBuffer,
-    /// Lines received, which is the number of the next one.
+    /// Lines received, which is the number of the next one, and their bytes.
     received: u64,
+    received_bytes: u64,
     /// Bytes that the last read gave.
     last_read: usize,
 }
@@ -117,7 +123,8 @@ impl<'a> Receiver<'a> {
         // However many receivers hold a line that has only begun, each can read its own to the end.
         let share = (settings.memory_bytes / u64::from(settings.running_receivers())).saturating_sub(1);
         let longest = usize::try_from(settings.max_line_bytes.min(share)).unwrap_or(usize::MAX);
-        Self { engine, stream, start_ns, receiving, buffer: LineBuffer::new(longest), received: 0, last_read: 0 }
+        let buffer = LineBuffer::new(longest);
+        Self { engine, stream, start_ns, receiving, buffer, received: 0, received_bytes: 0, last_read: 0 }
     }
 
     /// Connects, reads, and connects again, until the run ends. Says whether it was cut off before its source had ended.
@@ -173,7 +180,7 @@ impl<'a> Receiver<'a> {
 
     fn tell(&mut self, entry: kit::batch::Entry) {
         if !self.receiving.knows_lines() {
-            self.engine.note(Note::Forget(self.stream));
+            self.engine.note(Note::Forget { stream: self.stream, line: self.received });
         }
         self.engine.note(Note::Tell(Box::new(entry)));
     }
@@ -214,13 +221,27 @@ impl<'a> Receiver<'a> {
         End::Lost(format!("reading from {}: {error}", self.engine.source))
     }
 
+    /// Bytes that the limit lets pass in about a second.
+    fn most_at_once(&self) -> usize {
+        let Some(per_s) = self.engine.inboxes[self.stream as usize].rate() else { return READ_BYTES };
+        let mean = self.received_bytes.checked_div(self.received).unwrap_or(LINE_BYTES as u64);
+        // A line that has begun and is longer than those before it is not read in small pieces.
+        let line = (mean as f64).max(self.buffer.held() as f64);
+        ((per_s * line) as usize).clamp(LINE_BYTES, READ_BYTES)
+    }
+
     /// Reads what there is, as far as it may be held.
     fn read_some(&mut self, mut socket: &TcpStream) -> io::Result<Option<End>> {
         let engine = self.engine;
         if !engine.inboxes[self.stream as usize].has_room(self.buffer.held() + READ_BYTES) {
             return Ok(self.wait_for_block());
         }
-        let most = engine.memory.hold(READ_BYTES, LOOK);
+        let (now_ns, next_ns) = (engine.clock.now_ns(), engine.inboxes[self.stream as usize].next_ns());
+        if next_ns > now_ns {
+            let told = engine.signal.wait_until(next_ns.min(now_ns + ns(LOOK)), |told| told.end);
+            return Ok(told.end.then_some(End::Run));
+        }
+        let most = engine.memory.hold(self.most_at_once(), LOOK);
         if most == 0 {
             return Ok(None);
         }
@@ -273,12 +294,19 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Puts lines into the inbox, as fast as the limit allows; says whether everything ends.
+    /// Puts lines into the inbox, as fast as the limit allows, and after the stop at once; says whether everything ends.
     fn pass(&mut self, text: &str) -> bool {
         let inbox = &self.engine.inboxes[self.stream as usize];
         let (mut text, mut left) = (text, lines::count(text));
+        self.received_bytes += text.len() as u64;
         while left > 0 {
-            let (granted, next_ns) = inbox.grant(self.engine.clock.now_ns(), left);
+            let now_ns = self.engine.clock.now_ns();
+            let (granted, next_ns) = if self.engine.signal.told().stop_ns.is_some() {
+                inbox.pass(now_ns, left);
+                (left, now_ns)
+            } else {
+                inbox.grant(now_ns, left)
+            };
             let first_line = self.receiving.knows_lines().then_some(self.received);
             if granted == left {
                 inbox.add(text, left, first_line);
@@ -295,10 +323,10 @@ impl<'a> Receiver<'a> {
         false
     }
 
-    /// Waits until the next line may pass, or the rate may have changed; says whether everything ends instead.
+    /// Waits until the next line may pass, or the rate may have changed, or the stop; says whether everything ends instead.
     fn wait_for_rate(&self, next_ns: u64, left: u64, bytes: usize) -> bool {
         let look_ns = self.engine.clock.now_ns() + ns(LOOK);
-        let told = self.engine.signal.wait_until(next_ns.min(look_ns), |told| told.end);
+        let told = self.engine.signal.wait_until(next_ns.min(look_ns), |told| told.end || told.stop_ns.is_some());
         if told.end {
             let waited_s = self.engine.clock.now_ns().saturating_sub(self.start_ns) as f64 / 1e9;
             eprintln!(

@@ -69,11 +69,6 @@ impl BlockGenerator {
         Some(block)
     }
 
-    /// Bytes that are in no block yet.
-    pub fn open_bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Records added since the beginning.
     pub fn total_records(&self) -> u64 {
         self.total_records

@@ -21,7 +21,6 @@ use super::rate::PidRateEstimator;
 use super::receiver::ms_since;
 use super::scheduler::JobScheduler;
 use super::slots::Slots;
-use super::statistics::Statistics;
 use super::take::Take;
 use super::ticks::Ticks;
 use crate::model;
@@ -190,8 +189,6 @@ pub struct Driver {
     prepared: BTreeSet<(u64, u64)>,
     next_batch: u64,
     estimators: Vec<PidRateEstimator>,
-    statistics: Statistics,
-    held_bytes: u64,
     /// When everything left is given up, once a stop was asked for.
     deadline_ns: Option<u64>,
     /// Whether the blocks that were open at that time have been asked for.
@@ -274,8 +271,6 @@ impl Driver {
             prepared: BTreeSet::new(),
             next_batch: 0,
             estimators: vec![estimator; settings.receivers as usize],
-            statistics: Statistics::new(interval_ms, Statistics::RETAINED),
-            held_bytes: 0,
             deadline_ns: None,
             closing: false,
             drained: false,
@@ -330,7 +325,6 @@ impl Driver {
 
     /// A receiver has closed a block.
     pub fn block(&mut self, _now_ns: u64, block: Block) {
-        self.held_bytes += block.bytes;
         self.allocator.add(block);
     }
 
@@ -384,16 +378,6 @@ impl Driver {
         self.scheduler.running()
     }
 
-    /// Bytes in blocks that have not ended.
-    pub fn held_bytes(&self) -> u64 {
-        self.held_bytes
-    }
-
-    /// What the batches so far come to.
-    pub fn statistics(&self) -> &Statistics {
-        &self.statistics
-    }
-
     /// Whether all has ended.
     pub fn is_drained(&self) -> bool {
         self.drained
@@ -418,6 +402,7 @@ impl Driver {
             batch,
             time_ms: ms_since(self.origin_ns, time_ns),
             records: blocks.iter().map(|block| block.records).sum(),
+            records_by_stream: by_stream(&blocks, self.estimators.len()),
             blocks: blocks.len() as u32,
             submitted_ms: ms_since(self.origin_ns, now_ns),
             output_ops: self.plan.outputs.len() as u32,
@@ -437,7 +422,7 @@ impl Driver {
             stage: None,
         };
         self.actions.push_back(Action::Submitted(Submitted { batch, time_ns, next_time_ns }));
-        tell(&mut self.actions, &mut self.statistics, &run.told);
+        tell(&mut self.actions, &run.told);
         self.batches.insert(batch, run);
         self.scheduler.submit(batch);
     }
@@ -464,7 +449,7 @@ impl Driver {
         run.started_ns = Some(now_ns);
         run.told.started_ms = Some(ms_since(self.origin_ns, now_ns));
         run.told.status = Status::Processing;
-        tell(&mut self.actions, &mut self.statistics, &run.told);
+        tell(&mut self.actions, &run.told);
         self.start_output(now_ns, batch);
     }
 
@@ -605,13 +590,12 @@ impl Driver {
         self.scheduler.end(batch);
         self.slots.retain(|id| id.batch != batch);
         self.prepared.retain(|(_, of)| *of != batch);
-        self.held_bytes = self.held_bytes.saturating_sub(run.blocks.iter().map(|block| block.bytes).sum());
         run.told.status = if outcome == Outcome::Ok { Status::Completed } else { Status::Failed };
         // One that was given up before it started has no end either: it has no processing time.
         run.told.ended_ms =
             run.started_ns.filter(|_| outcome != Outcome::Unknown).map(|_| ms_since(self.origin_ns, now_ns));
         run.told.reason.clone_from(&reason);
-        tell(&mut self.actions, &mut self.statistics, &run.told);
+        tell(&mut self.actions, &run.told);
         if self.backpressure && outcome == Outcome::Ok {
             self.estimate(now_ns, &run);
         }
@@ -692,6 +676,17 @@ impl Plan {
     }
 }
 
+/// Records of each of so many streams, where there are two or more.
+fn by_stream(blocks: &[Block], streams: usize) -> Vec<u64> {
+    let mut records = if streams > 1 { vec![0; streams] } else { Vec::new() };
+    for block in blocks {
+        if let Some(sum) = records.get_mut(block.id.stream as usize) {
+            *sum += block.records;
+        }
+    }
+    records
+}
+
 /// Records of each partition, when those of each block are dealt out in turn.
 fn deal(blocks: &[Block], partitions: u32) -> Vec<u64> {
     let mut records = vec![0; partitions as usize];
@@ -704,8 +699,7 @@ fn deal(blocks: &[Block], partitions: u32) -> Vec<u64> {
     records
 }
 
-fn tell(actions: &mut VecDeque<Action>, statistics: &mut Statistics, batch: &Batch) {
-    statistics.tell(batch);
+fn tell(actions: &mut VecDeque<Action>, batch: &Batch) {
     actions.push_back(Action::Tell(Box::new(Entry::Batch(batch.clone()))));
 }
 

@@ -20,7 +20,6 @@
 //! | [`Slots`] | which task runs where: the next one on the first free slot |
 //! | [`PidRateEstimator`], [`RateLimiter`] | how fast a receiver may be |
 //! | [`Receiving`] | what is told of a receiver, and when it connects again |
-//! | [`Statistics`] | the counts and averages that a streaming page shows |
 
 mod blocks;
 mod driver;
@@ -30,7 +29,6 @@ mod rate;
 mod receiver;
 mod scheduler;
 mod slots;
-mod statistics;
 mod take;
 mod ticks;
 
@@ -41,8 +39,7 @@ pub use plan::{Output, Plan};
 pub use rate::{PidRateEstimator, RateLimiter};
 pub use receiver::Receiving;
 pub use scheduler::JobScheduler;
-pub use slots::{Slots, makespan};
-pub use statistics::{Statistics, lateness_ms, processing_time_ms, scheduling_delay_ms, total_delay_ms};
+pub use slots::Slots;
 pub use take::Take;
 pub use ticks::Ticks;
 

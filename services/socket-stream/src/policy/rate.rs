@@ -116,6 +116,15 @@ impl RateLimiter {
         passed
     }
 
+    /// Lets records pass whatever the limit, which those after them pay for: when a run ends, what was read is not dropped.
+    pub fn pass(&mut self, now_ns: u64, records: u64) {
+        let Some(rate) = self.rate else { return };
+        self.save_up(now_ns, rate);
+        let unsaved = records as f64 - self.stored;
+        self.stored = (-unsaved).max(0.0);
+        self.next_ns += unsaved.max(0.0) * 1e9 / rate;
+    }
+
     /// From when on the next record may pass.
     pub fn next_ns(&self) -> u64 {
         if self.rate.is_none() { 0 } else { self.next_ns.ceil() as u64 }
@@ -233,6 +242,18 @@ mod tests {
         assert_eq!(limiter.grant(5 * S, 1_000_000), 1_000_000);
         limiter.set_rate(5 * S, 100.0);
         assert_eq!((limiter.grant(5 * S, 50), limiter.next_ns()), (1, 5 * S + S / 100));
+    }
+
+    #[test]
+    fn those_that_passed_whatever_the_limit_are_paid_for_by_those_after_them() {
+        let mut limiter = RateLimiter::new(Some(10.0));
+        limiter.pass(S, 4);
+        assert_eq!((limiter.grant(S, 6), limiter.grant(S, 1)), (6, 1), "the first four had been saved");
+        limiter.pass(S, 5);
+        assert_eq!((limiter.grant(S, 1), limiter.next_ns()), (0, S + 6 * S / 10));
+        let mut unlimited = RateLimiter::new(None);
+        unlimited.pass(S, 5);
+        assert_eq!((unlimited.grant(S, 7), unlimited.next_ns()), (7, 0));
     }
 
     #[test]

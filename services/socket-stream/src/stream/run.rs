@@ -2,8 +2,12 @@
 //!
 //! The one rule: a task touches what is its own. Tasks of one stage never write to the same place, and a stage reads
 //! only what the one before it has finished, so the locks here are never waited for.
+//!
+//! What a batch leaves for those after it counts only once the batch has ended well: it is put beside what is kept, and
+//! the next batch takes it or drops it, partition by partition. So a batch that fails in one of its tasks leaves nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use foldhash::fast::FixedState;
@@ -30,9 +34,12 @@ pub(crate) trait Running: Send + Sync {
     fn map_block(&self, block: usize) -> Charge;
     /// Brings together what belongs to a partition; at most so many rows are asked for.
     fn reduce(&self, partition: usize, rows: Option<u32>) -> Rows;
+    /// All of it has ended well. Said before a task of the next batch starts, where batches need one another.
+    fn ended_well(&self);
 }
 
 /// What a task of the last stage gives.
+#[derive(Default)]
 pub(crate) struct Rows {
     /// How many.
     pub count: u32,
@@ -73,8 +80,17 @@ pub(super) struct Program<F, R, K, V> {
 struct Kept<K, V> {
     /// The stream so far.
     state: Table<K, V>,
-    /// Batches of the window, with their numbers.
-    window: VecDeque<(u64, Vec<(K, V)>)>,
+    /// What the last batch adds to it, if that ends well.
+    added: Option<Left<Table<K, V>>>,
+    /// Batches of the window, the last of which may not have ended.
+    window: VecDeque<Left<Vec<(K, V)>>>,
+}
+
+/// What a batch left.
+struct Left<T> {
+    batch: u64,
+    ended_well: Arc<AtomicBool>,
+    rows: T,
 }
 
 impl<F, R, K, V> Program<F, R, K, V> {
@@ -86,7 +102,7 @@ impl<F, R, K, V> Program<F, R, K, V> {
         partitions: u32,
         reduce_partitions: u32,
     ) -> Self {
-        let kept = || Mutex::new(Kept { state: Table::default(), window: VecDeque::new() });
+        let kept = || Mutex::new(Kept { state: Table::default(), added: None, window: VecDeque::new() });
         let kept = (0..reduce_partitions).map(|_| kept()).collect();
         let partitions = partitions as usize;
         Self { flow, reduce, scope, sink, partitions, reduce_partitions, kept }
@@ -107,6 +123,7 @@ where
             spread: blocks.iter().map(|_| OnceLock::new()).collect(),
             combined: (0..maps).map(|_| Mutex::default()).collect(),
             blocks,
+            ended_well: Arc::default(),
             program: self,
         })
     }
@@ -118,6 +135,8 @@ struct Batch<F, R, K, V> {
     blocks: Vec<Text>,
     /// By block and partition: where the lines are.
     spread: Vec<OnceLock<Vec<Vec<Span>>>>,
+    /// Whether all of it has.
+    ended_well: Arc<AtomicBool>,
     /// By task of the map: what it combined.
     combined: Vec<Mutex<Combined<K, V>>>,
 }
@@ -177,26 +196,54 @@ where
             }
         }
         match program.scope {
-            Scope::Batch => self.give(table.into_iter(), rows),
+            Scope::Batch => self.give(table.len(), table.into_iter(), rows),
             Scope::Stream => {
                 let mut kept = lock(&program.kept[partition]);
-                for (key, value) in table {
-                    add(&mut kept.state, &program.reduce, key, value);
+                if kept.added.as_ref().is_some_and(|added| added.batch > self.batch) {
+                    // This batch has failed, and the next one is at work already.
+                    return Rows::default();
                 }
+                if let Some(added) = kept.added.take_if(|added| added.ended_well.load(Relaxed)) {
+                    for (key, value) in added.rows {
+                        add(&mut kept.state, &program.reduce, key, value);
+                    }
+                }
+                let state = &kept.state;
+                let is_new = |key: &K| !state.contains_key(key);
                 // Only what is printed is copied, where that is all that is asked for.
-                self.give(kept.state.iter().map(|(key, value)| (key.clone(), value.clone())), rows)
+                let known = state.iter().map(|(key, value)| {
+                    let mut value = value.clone();
+                    if let Some(more) = table.get(key) {
+                        (program.reduce)(&mut value, more.clone());
+                    }
+                    (key.clone(), value)
+                });
+                let new = || table.iter().filter(|(key, _)| is_new(key));
+                let all = state.len() + new().count();
+                let new = new().map(|(key, value)| (key.clone(), value.clone()));
+                let given = self.give(all, known.chain(new), rows);
+                kept.added = Some(self.left(table));
+                given
             }
             Scope::Window(batches) => {
                 let mut kept = lock(&program.kept[partition]);
-                kept.window.push_back((self.batch, table.into_iter().collect()));
-                kept.window.retain(|(batch, _)| batch + u64::from(batches) > self.batch);
+                if kept.window.back().is_some_and(|last| last.batch > self.batch) {
+                    return Rows::default();
+                }
+                let is_of_window = |batch: u64| batch + u64::from(batches) > self.batch;
+                kept.window.retain(|left| is_of_window(left.batch) && left.ended_well.load(Relaxed));
+                kept.window.push_back(self.left(table.into_iter().collect()));
                 let mut all = Table::default();
-                for (key, value) in kept.window.iter().flat_map(|(_, rows)| rows) {
+                for (key, value) in kept.window.iter().flat_map(|left| &left.rows) {
                     add(&mut all, &program.reduce, key.clone(), value.clone());
                 }
-                self.give(all.into_iter(), rows)
+                self.give(all.len(), all.into_iter(), rows)
             }
         }
+    }
+
+    fn ended_well(&self) {
+        self.ended_well.store(true, Relaxed);
     }
 }
 
@@ -211,8 +258,11 @@ impl<F, R, K: Key, V: Value> Batch<F, R, K, V> {
         map.charge
     }
 
-    fn give(&self, rows: impl ExactSizeIterator<Item = (K, V)>, most: Option<u32>) -> Rows {
-        let all = rows.len();
+    fn left<T>(&self, rows: T) -> Left<T> {
+        Left { batch: self.batch, ended_well: self.ended_well.clone(), rows }
+    }
+
+    fn give(&self, all: usize, rows: impl Iterator<Item = (K, V)>, most: Option<u32>) -> Rows {
         let count = most.map_or(all, |most| all.min(most as usize)) as u32;
         match &self.program.sink {
             Sink::Print(print) => {
@@ -295,6 +345,7 @@ mod tests {
             let (batch, _) = mapped(job, number, blocks);
             let reduced = (0..job.plan().reduce_partitions as usize).map(|partition| batch.reduce(partition, None));
             let mut rows: Vec<_> = reduced.flat_map(|rows| rows.output).collect();
+            batch.ended_well();
             rows.sort();
             rows
         };
@@ -356,6 +407,31 @@ mod tests {
         ] {
             let job = word_count(Settings { window_batches, state, ..Settings::default() });
             assert_eq!(run(&job, &batches), expected, "window {window_batches}, state {state}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_failed_leaves_nothing_behind_and_neither_do_its_last_tasks() {
+        for (window_batches, state) in [(3, false), (0, true)] {
+            let settings =
+                Settings { partitions: 1, reduce_partitions: Some(2), window_batches, state, ..Settings::default() };
+            let job = word_count(settings);
+            let words: &[&str] = &["a b c d\n"];
+            let rows = |batch: &Arc<dyn Running>, partition| batch.reduce(partition, None).output;
+            run(&job, &[words]);
+            let (failed, _) = mapped(&job, 1, words);
+            rows(&failed, 0);
+            // Its other task has not ended when the next batch is at work.
+            let (next, _) = mapped(&job, 2, words);
+            let mut found = [rows(&next, 0), rows(&next, 1)].concat();
+            found.sort();
+            assert_eq!(found, ["(a, 2)", "(b, 2)", "(c, 2)", "(d, 2)"], "window {window_batches}, state {state}");
+            assert!(rows(&failed, 1).is_empty());
+            next.ended_well();
+            let (last, _) = mapped(&job, 3, &[]);
+            let all: Vec<_> = [rows(&last, 0), rows(&last, 1)].concat();
+            let expected = if state { 2 } else { 1 };
+            assert!(all.len() == 4 && all.iter().all(|row| row.contains(&format!(", {expected})"))), "{all:?}");
         }
     }
 

@@ -305,6 +305,60 @@ fn back_pressure_slows_the_receiver_down_to_what_batches_achieve() {
 }
 
 #[test]
+fn a_job_that_keeps_values_is_refused_several_jobs_at_a_time() {
+    fn run(env: Env) -> BoxFuture<anyhow::Result<()>> {
+        let job = Stream::lines()
+            .map(|line: &str| (Word::new(line), 1_u64))
+            .reduce_by_key(|total, count| *total += count, 2)
+            .running()
+            .print(5);
+        Box::pin(engine_module::run_job(env, move |_| Ok(job)))
+    }
+    let mut given = quick(&json!({ "concurrent_jobs": 2 }));
+    given["source"] = json!(listener().local_addr().unwrap().to_string());
+    let mut config = kit::RoleConfig::new("engine");
+    config.settings = given;
+    let role = Role { name: "engine", about: "a job that keeps values", run };
+    let mut hosted = kit::host::start(role, config, kit::Clock::real()).unwrap();
+    assert!(!hosted.wait_until_started());
+    let error = format!("{:#}", hosted.join().unwrap_err());
+    assert!(error.contains("concurrent_jobs is 2") && error.contains("set it to 1"), "{error}");
+}
+
+#[test]
+fn what_was_read_before_the_stop_is_in_a_batch_whatever_the_rate_limit() {
+    // At 10/s the fifty would take 5 s, and the stop lasts 2 s.
+    let script = vec![(b"a line\n".repeat(50), AtEnd::Stay)];
+    let engine = on_foreign(script, &json!({ "max_rate": 10.0 }));
+    until("a batch has ended", || completed_records(&engine) > 0);
+    assert!(completed_records(&engine) < 50);
+    drain(&engine);
+    assert_eq!(completed_records(&engine), 50);
+    assert_eq!(printed(&batches(&engine))["line"], 50);
+    end(engine);
+}
+
+#[test]
+fn a_graceful_stop_under_back_pressure_loses_no_line_that_was_sent() {
+    for more in [json!({ "max_rate": 800.0 }), json!({ "cores": 2, "cost": "1ms", "pid_min_rate": 300.0 })] {
+        let mut given = quick(&json!({
+            "backpressure": true, "stages": stages(1_500.0, 1), "graceful_stop_timeout": "60s",
+        }));
+        given.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let source = source(&given);
+        let engine = engine(&given, source.addr);
+        start(&[&source, &engine]);
+        until("everything was sent", || series(&source, "due_lines").last() == Some(&Some(1_500.0)));
+        drain(&source);
+        drain(&engine);
+        assert_eq!(completed_records(&engine), 1_500, "{more}");
+        assert_eq!((ops(&engine, "record").ok, ops(&engine, "record").unknown), (1_500, 0), "{more}");
+        end(engine);
+        end(source);
+    }
+}
+
+#[test]
 fn a_job_that_panics_fails_its_batch_with_the_reason_and_the_engine_goes_on() {
     static COUNTED: Mutex<Vec<(Word, u64)>> = Mutex::new(Vec::new());
     fn run(env: Env) -> BoxFuture<anyhow::Result<()>> {
