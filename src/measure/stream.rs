@@ -23,9 +23,6 @@ pub const BATCH: &str = "batch";
 /// The kind of operation that a record is, from its source's schedule to the end of its batch.
 pub const RECORD: &str = "record";
 
-/// The role that sends the records.
-pub const SOURCE: &str = "source";
-
 /// Fewer batches than this say nothing about a stream.
 const ENOUGH: usize = 5;
 
