@@ -7,7 +7,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::experiment::Trial;
-use crate::measure::TrialSummary;
+use crate::measure::{TrialSummary, keeps_up};
 
 /// The progress of a run.
 pub struct Progress {
@@ -62,7 +62,10 @@ impl Progress {
         };
         let text = match (&summary.invalid, &summary.stream) {
             (Some(reason), _) => format!("invalid: {reason}"),
-            (None, Some(stream)) => stream.why.clone(),
+            (None, Some(stream)) => match keeps_up::doubt_of(stream.state, &summary.guards) {
+                Some(guard) => format!("unknown: {}", guard.what),
+                None => stream.why.clone(),
+            },
             (None, None) => format!(
                 "{:.0} good/s, p95 {}, errors {}",
                 summary.goodput_rps.unwrap_or(f64::NAN),

@@ -56,9 +56,13 @@ fn standing(cell: &CellSummary) -> Option<(StreamState, &str)> {
 }
 
 /// What leaves open whether a cell keeps up, although its figures may say so.
-fn doubt(cell: &CellSummary) -> Option<&Guard> {
-    let falls_behind = cell.stream.as_ref().is_some_and(|stream| stream.state == StreamState::FallsBehind);
-    cell.guards.iter().find(|guard| !falls_behind && guards::touches(guard, stream::STABLE))
+pub(crate) fn doubt(cell: &CellSummary) -> Option<&Guard> {
+    doubt_of(cell.stream.as_ref()?.state, &cell.guards)
+}
+
+/// The same of one trial.
+pub(crate) fn doubt_of(state: StreamState, guards: &[Guard]) -> Option<&Guard> {
+    guards.iter().find(|guard| state != StreamState::FallsBehind && guards::touches(guard, stream::STABLE))
 }
 
 /// One cell: its state with the figures, and what waits.

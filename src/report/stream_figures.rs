@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use kit::batch::Batch;
 
 use crate::experiment::{Level, Levels};
+use crate::measure::keeps_up;
 use crate::measure::stream::{self, processing_ms, scheduling_delay_ms, span, total_delay_ms};
 use crate::measure::{CellStream, CellSummary, StreamState, TrialSummary};
 use crate::report::ReportInput;
@@ -272,7 +273,11 @@ fn stability_map(input: &ReportInput) -> Option<Figure> {
     let (x, y) = two_factors(input)?;
     let place = |cell: &CellSummary| Some((cell.levels.get(&x)?.as_f64()?, cell.levels.get(&y)?.as_f64()?));
     let in_state = |wanted: StreamState| -> Vec<Point> {
-        let cells = streams(input).filter(|(_, stream)| stream.state == wanted);
+        let state = |cell: &CellSummary, stream: &CellStream| match keeps_up::doubt(cell) {
+            Some(_) => StreamState::Unknown,
+            None => stream.state,
+        };
+        let cells = streams(input).filter(|(cell, stream)| state(cell, stream) == wanted);
         let point = |(cell, _): (&CellSummary, &CellStream)| {
             let (x, y) = place(cell)?;
             let hollow = (wanted == StreamState::FallsBehind).then(String::new);

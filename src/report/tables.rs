@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::measure::keeps_up;
 use crate::measure::stream::{self, span};
 use crate::measure::{
     CellSummary, Curve, Estimate, Fitted, Guard, Interval, Knee, StreamSummary, TrialSummary, Usl, guards,
@@ -141,8 +142,8 @@ fn state_of(cell: &CellSummary) -> String {
     let differ: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, state)| format!("{count} {state}")).collect();
     let differ = if differ.len() > 1 { format!(" ({})", differ.join(", ")) } else { String::new() };
-    let word = if differ.is_empty() { stream.state.words() } else { "unknown" };
-    let doubt = cell.guards.iter().find(|guard| guards::touches(guard, stream::STABLE));
+    let doubt = keeps_up::doubt(cell);
+    let word = if differ.is_empty() && doubt.is_none() { stream.state.words() } else { "unknown" };
     let doubt = doubt.map_or_else(String::new, |guard| format!(" ({})", guard.id));
     format!("{word}{differ}{doubt}")
 }
