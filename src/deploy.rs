@@ -60,6 +60,27 @@ pub trait Replica: Send {
     /// # Errors
     /// When it had to be killed, or ended with an error.
     fn stop(&mut self) -> anyhow::Result<()>;
+    /// Ends it at once, without a word.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    fn kill(&mut self) -> anyhow::Result<()> {
+        anyhow::bail!("this replica cannot be killed")
+    }
+    /// Holds everything that it does, until [`Replica::resume`].
+    ///
+    /// # Errors
+    /// When it cannot be held.
+    fn pause(&mut self) -> anyhow::Result<()> {
+        anyhow::bail!("this replica cannot be paused")
+    }
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    fn resume(&mut self) -> anyhow::Result<()> {
+        anyhow::bail!("this replica cannot be paused")
+    }
     /// Its process, where it has one of its own.
     fn pid(&self) -> Option<u32>;
 }
@@ -103,6 +124,42 @@ impl AdminClient {
             .send(body)
             .with_context(|| format!("telling {base}{path}"))?;
         Ok(())
+    }
+
+    /// Asks what only this role understands; gives back its answer.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses, with its reason.
+    pub fn extension(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+        let (status, answer) = match self {
+            Self::Direct(admin) => {
+                let answer = admin.extension.call(kit::extension::Request { method, path, body });
+                (answer.status, answer.body)
+            }
+            Self::Http { base, token, agent } => {
+                let request = http::Request::builder()
+                    .method(method)
+                    .uri(format!("{base}{path}"))
+                    .header("authorization", format!("Bearer {token}"))
+                    .body(body.to_owned())?;
+                let request = agent.configure_request(request).http_status_as_error(false).build();
+                let mut answer = agent.run(request).with_context(|| format!("asking {base}{path}"))?;
+                (answer.status().as_u16(), answer.body_mut().read_to_string()?)
+            }
+        };
+        anyhow::ensure!((200..300).contains(&status), "{method} {path}: {}", answer.trim());
+        Ok(answer)
+    }
+
+    /// The history after a sequence number, newline-delimited.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn history(&self, after: u64) -> anyhow::Result<String> {
+        match self {
+            Self::Direct(admin) => Ok(admin.history(after)),
+            Self::Http { .. } => self.get(&format!("/history?after={after}")),
+        }
     }
 
     /// How the role is.

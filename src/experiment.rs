@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Fault;
 use crate::load::{Scenario, Stage};
+use crate::measure::abort::Abort;
 use crate::measure::stream;
 use crate::systems::{self, FactorKind, System};
 use crate::units;
@@ -164,6 +166,10 @@ pub struct Experiment {
     pub scenario: Option<Scenario>,
     /// A search instead of a sweep.
     pub search: Option<Search>,
+    /// What is broken while it is measured.
+    pub faults: Vec<Fault>,
+    /// When to heal and end a trial early, such as `errors > 50% for 30s`.
+    pub abort_when: Option<Abort>,
 }
 
 /// What one role may have.
@@ -324,6 +330,8 @@ impl Experiment {
             external: BTreeMap::new(),
             scenario: None,
             search: None,
+            faults: Vec::new(),
+            abort_when: None,
         }
     }
 

@@ -112,6 +112,14 @@ pub struct Step {
     pub check: Check,
 }
 
+impl Step {
+    /// Whether sending it twice does no more than sending it once: by its method, or because it carries a key.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+            || self.headers.keys().any(|name| name.eq_ignore_ascii_case("idempotency-key"))
+    }
+}
+
 /// A value to keep from an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

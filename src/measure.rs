@@ -3,19 +3,23 @@
 //! A trial is summarised alone ([`TrialSummary`]); a study is summarised over its trials ([`StudySummary`]), and every
 //! interval there comes from independent trials, never from pooled requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Levels, LoadPlan, Trial};
+use crate::faults::Injection;
 
+pub mod abort;
 mod answer;
 pub mod crossover;
 pub mod guards;
 pub mod keeps_up;
 pub mod knee;
+pub mod lost;
 pub mod ops_log;
+pub mod recovery;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod search;
@@ -27,7 +31,9 @@ mod trial;
 pub mod usl;
 mod words;
 
+pub use lost::Lost;
 pub use ops_log::OpsLog;
+pub use recovery::RecoverySummary;
 pub use stream::{StreamState, StreamSummary};
 pub use study::summarize_study;
 pub use trial::summarize_trial;
@@ -86,6 +92,14 @@ pub struct TrialRecord {
     pub failure: Option<String>,
     /// What a micro-batch engine told, in the order of telling; empty for every other system.
     pub journal: Vec<kit::batch::Entry>,
+    /// What was broken, and when.
+    pub faults: Vec<Injection>,
+    /// What became of its writes, where that was checked.
+    pub lost: Option<Lost>,
+    /// Good and all operations of each user in the measured window, where a history was kept.
+    pub users: BTreeMap<u64, (u64, u64)>,
+    /// The kinds of operation that may be sent again safely.
+    pub repeatable: BTreeSet<String>,
 }
 
 /// Percentiles and mean of one kind of duration, in milliseconds; none where there was nothing.
@@ -278,6 +292,12 @@ pub struct TrialSummary {
     /// Of a stream: whether it kept up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamSummary>,
+    /// Of a trial with faults: how users fared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoverySummary>,
+    /// Where that was checked: what became of its writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
 }
 
 /// A mean over independent trials, with its 95 % t-interval: of a duration on the log scale, where it never reaches zero.

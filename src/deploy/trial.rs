@@ -3,7 +3,7 @@
 //! The order is always the same: databases, roles (each after its peers), generators with their set-up, a common start,
 //! sampling each interval, stop, drain, last read, end. Whatever happens, what was started is ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kit::{OpsRecord, RoleConfig};
@@ -559,7 +559,21 @@ impl Collected {
     ) -> TrialRecord {
         let Self { ops, series, journal, .. } = self;
         let trial = trial.clone();
-        TrialRecord { trial, load, ops, series, journal, window, measured_s: None, participants, failure }
+        TrialRecord {
+            trial,
+            load,
+            ops,
+            series,
+            journal,
+            window,
+            measured_s: None,
+            participants,
+            failure,
+            faults: Vec::new(),
+            lost: None,
+            users: BTreeMap::new(),
+            repeatable: BTreeSet::new(),
+        }
     }
 
     /// How many users all generators had in a second.

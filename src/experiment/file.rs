@@ -176,6 +176,8 @@ fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {
         external: file.external,
         scenario: has_steps.then_some(Scenario { setup: file.setup, steps: file.step, in_turn: file.steps_in_turn }),
         search: file.search.map(search).transpose()?,
+        faults: Vec::new(),
+        abort_when: None,
     })
 }
 

@@ -102,6 +102,10 @@ impl LoadResult {
             }],
             failure: None,
             journal: Vec::new(),
+            faults: Vec::new(),
+            lost: None,
+            users: BTreeMap::new(),
+            repeatable: Default::default(),
         }
     }
 

@@ -48,6 +48,10 @@ pub fn record(per_second: u64, total_ms: u64) -> TrialRecord {
         participants: Vec::new(),
         failure: None,
         journal: Vec::new(),
+        faults: Vec::new(),
+        lost: None,
+        users: BTreeMap::new(),
+        repeatable: Default::default(),
     }
 }
 
@@ -115,6 +119,8 @@ pub fn experiment(think: Duration) -> Experiment {
         external: Default::default(),
         scenario: None,
         search: None,
+        faults: Vec::new(),
+        abort_when: None,
     }
 }
 
@@ -231,6 +237,10 @@ impl MadeStream {
             participants: Vec::new(),
             failure: None,
             journal: self.journal(),
+            faults: Vec::new(),
+            lost: None,
+            users: BTreeMap::new(),
+            repeatable: Default::default(),
         }
     }
 

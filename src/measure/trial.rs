@@ -92,6 +92,8 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
         guards: Vec::new(),
         null_reasons: nulls.0,
         stream,
+        recovery: None,
+        lost: record.lost.clone(),
     };
     summary.guards = guards::of_trial(record, &summary);
     summary

@@ -151,6 +151,8 @@ fn experiment() -> Experiment {
         external: BTreeMap::new(),
         scenario: None,
         search: None,
+        faults: Vec::new(),
+        abort_when: None,
     }
 }
 
@@ -358,6 +360,8 @@ fn trial(index: usize, label: &str, cell: &CellSummary, repetition: u32) -> Tria
         guards: cell.guards.clone(),
         null_reasons: BTreeMap::new(),
         stream: None,
+        recovery: None,
+        lost: None,
     }
 }
 

@@ -14,12 +14,16 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::extension::{self, Extension};
 use crate::journal::Journal;
 use crate::op::Outcome;
 use crate::recorder::Recorder;
 use crate::role::{Control, Phase, Status};
 use crate::series::Series;
 use crate::usage;
+
+/// Lines of a history that wait for their reader: a minute of some thousands of operations a second.
+pub const HISTORY: usize = 300_000;
 
 /// Everything that can be asked of a role.
 #[derive(Clone)]
@@ -32,6 +36,10 @@ pub struct Admin {
     pub series: Series,
     /// What it tells beside numbers.
     pub journal: Journal,
+    /// One line an operation, where that was asked for.
+    pub history: Journal,
+    /// What only this role understands.
+    pub extension: Extension,
     /// Start and stop.
     pub control: Control,
     /// Its readiness.
@@ -82,6 +90,8 @@ impl Admin {
             recorder: Recorder::default(),
             series: Series::default(),
             journal: Journal::default(),
+            history: Journal::with_capacity(HISTORY),
+            extension: Extension::default(),
             control: Control::default(),
             status: Status::new(None),
             metrics: Arc::default(),
@@ -118,6 +128,11 @@ impl Admin {
     /// The journal after a sequence number, as newline-delimited JSON.
     pub fn journal(&self, after: u64) -> String {
         self.journal.after(after)
+    }
+
+    /// The history after a sequence number, as newline-delimited JSON.
+    pub fn history(&self, after: u64) -> String {
+        self.history.after(after)
     }
 
     /// Prometheus text: what the role registered, its operations by outcome, and its process.
@@ -182,6 +197,8 @@ pub fn router(admin: Admin, token: &str) -> Router {
         .route("/ops", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.ops(query.after)) }))
         .route("/series", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.series(query.after)) }))
         .route("/journal", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.journal(query.after)) }))
+        .route("/history", get(|State(admin): State<Admin>, Query(query): Query<After>| async move { ndjson(admin.history(query.after)) }))
+        .fallback(extended)
         .with_state(admin)
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let expected = expected.clone();
@@ -217,6 +234,20 @@ async fn start(State(admin): State<Admin>, Json(start): Json<Start>) -> StatusCo
 async fn stop(State(admin): State<Admin>) -> StatusCode {
     admin.control.stop();
     StatusCode::ACCEPTED
+}
+
+/// Whatever else is asked is the role's own business.
+async fn extended(
+    State(admin): State<Admin>,
+    method: axum::http::Method,
+    uri: axum::http::Uri,
+    body: String,
+) -> Response {
+    let request = extension::Request { method: method.as_str(), path: uri.path(), body: &body };
+    let extension::Answer { status, body } = admin.extension.call(request);
+    let kind = if body.starts_with(['{', '[']) { "application/json" } else { "text/plain; charset=utf-8" };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
 fn ndjson(text: String) -> Response {

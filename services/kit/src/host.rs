@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::RoleConfig;
+use crate::extension::Extension;
 use crate::journal::Journal;
 use crate::recorder::Recorder;
 use crate::role::{Control, Env, Phase, Role, Status};
@@ -165,6 +166,8 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
         recorder: Recorder::default(),
         series: Series::default(),
         journal: Journal::default(),
+        history: Journal::with_capacity(admin::HISTORY),
+        extension: Extension::default(),
         control: Control::default(),
         status: Status::new(Some(addr)),
         metrics: Arc::new(Mutex::new(Registry::default())),
@@ -178,6 +181,8 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
         recorder: admin.recorder.clone(),
         series: admin.series.clone(),
         journal: admin.journal.clone(),
+        history: admin.history.clone(),
+        extension: admin.extension.clone(),
         metrics: admin.metrics.clone(),
         shutdown: shutdown.clone(),
         control: admin.control.clone(),

@@ -15,19 +15,31 @@ pub struct Line<T> {
     pub entry: T,
 }
 
-/// Keeps lines until the reader has acknowledged them. At most [`Journal::CAPACITY`] wait; then the oldest go.
-#[derive(Clone, Default)]
+/// Keeps lines until the reader has acknowledged them. At most so many wait; then the oldest go, and a reader sees it by
+/// the gap in their numbers.
+#[derive(Clone)]
 pub struct Journal(Arc<Mutex<Queue>>);
 
-#[derive(Default)]
 struct Queue {
     last: u64,
     lines: VecDeque<(u64, String)>,
+    capacity: usize,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self::with_capacity(Self::CAPACITY)
+    }
 }
 
 impl Journal {
     /// How many unread lines are kept, so that a role nobody reads stays small.
     pub const CAPACITY: usize = 20_000;
+
+    /// One in which this many unread lines wait at most.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Arc::new(Mutex::new(Queue { last: 0, lines: VecDeque::new(), capacity })))
+    }
 
     /// Tells something.
     ///
@@ -39,7 +51,7 @@ impl Journal {
         let seq = queue.last;
         let line = serde_json::to_string(&Line { seq, entry }).expect("an entry is an object of plain values");
         queue.lines.push_back((seq, line));
-        if queue.lines.len() > Self::CAPACITY {
+        if queue.lines.len() > queue.capacity {
             queue.lines.pop_front();
         }
     }

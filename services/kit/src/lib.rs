@@ -11,6 +11,7 @@ pub mod admin;
 pub mod batch;
 pub mod clock;
 pub mod config;
+pub mod extension;
 pub mod host;
 pub mod http;
 pub mod journal;
@@ -25,6 +26,7 @@ pub mod usage;
 
 pub use clock::Clock;
 pub use config::RoleConfig;
+pub use extension::Extension;
 pub use journal::Journal;
 pub use op::{Op, OpsRecord, Outcome};
 pub use recorder::{Recorder, Shard};

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::RoleConfig;
+use crate::extension::Extension;
 use crate::journal::Journal;
 use crate::recorder::Recorder;
 use crate::series::Series;
@@ -43,6 +44,10 @@ pub struct Env {
     pub series: Series,
     /// Where it tells what is no number.
     pub journal: Journal,
+    /// Where it tells each operation, where that was asked for.
+    pub history: Journal,
+    /// Where it registers what only it understands.
+    pub extension: Extension,
     /// Its Prometheus metrics; whoever registers one keeps a handle to it.
     pub metrics: Arc<Mutex<Registry>>,
     /// Asks it to stop. It then finishes what it has begun and returns.
