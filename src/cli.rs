@@ -16,6 +16,7 @@ use crate::run::{self, Options};
 use crate::verdict::Slo;
 use crate::{compare, dashboard, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
 
+mod proxy;
 mod stream;
 
 /// What happens when it grows? Runs systems under load, measures them, and explains the result.
@@ -41,6 +42,8 @@ enum Command {
     /// Learn by doing: a file with blanks, a goal, and a checker
     #[command(subcommand)]
     Exercise(exercise::ExerciseVerb),
+    /// Stand between any TCP client and its server, and break the link on purpose, until Ctrl-C
+    Proxy(proxy::ProxyArgs),
     /// Start a system to use by hand, until Ctrl-C
     Up(up::UpArgs),
     /// Name the systems, where they run, and the experiments that come along
@@ -269,6 +272,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
         Command::Stream(verb) => stream::run(&verb)?,
         Command::Exercise(verb) => exercise::run(&verb)?,
+        Command::Proxy(args) => proxy::run(&args)?,
         Command::Up(args) => up::run(&args)?,
         Command::List => say(&listing::systems()),
         Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),

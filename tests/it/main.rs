@@ -11,6 +11,7 @@ mod invariants;
 mod lab;
 mod load;
 mod page;
+mod proxy;
 mod stream;
 mod stream_cli;
 mod study;
