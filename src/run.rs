@@ -63,6 +63,7 @@ pub fn resume(archive: &Archive, given: Option<&Experiment>, options: &Options) 
         }
         experiment.scenario.clone_from(&given.scenario);
     }
+    check_memory(&experiment)?;
     check_whole(&experiment, "give the file of that run as well (scalelab run FILE --resume DIR), or start it anew")?;
     go_on(&experiment, archive, options)
 }
