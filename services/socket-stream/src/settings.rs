@@ -71,6 +71,11 @@ pub struct Settings {
     pub window_batches: u32,
     /// Whether counts are those of the stream so far.
     pub state: bool,
+    /// Bytes that a window, or counts of the stream so far, may hold between two batches. A batch after which it would be
+    /// more fails, and leaves nothing. Apart from `memory_bytes`, because for that a receiver waits until a batch ends, and
+    /// what is kept does not get less by waiting. The default is more than three million short words; our own source has
+    /// at most a million different ones a stream.
+    pub state_bytes: u64,
     /// How long what was received may take to be finished when the run ends. None: 10 batch intervals.
     #[serde(with = "text::option", skip_serializing_if = "Option::is_none")]
     pub graceful_stop_timeout: Option<Duration>,
@@ -168,6 +173,7 @@ impl Default for Settings {
             max_line_bytes: 1 << 20,
             window_batches: 0,
             state: false,
+            state_bytes: 256 << 20,
             graceful_stop_timeout: None,
             source: None,
             words_per_line: 3,
