@@ -346,7 +346,7 @@ impl Stream {
             lines: Lines::new(settings, seed, stream),
             receiving: Receiving::new(stream, "simulated", ns(settings.receiver_restart_delay), 0),
             generator: BlockGenerator::new(stream),
-            limiter: RateLimiter::new(settings.max_rate),
+            limiter: RateLimiter::of(settings),
             received: cursor(),
             not_before_ns: 0,
             blocked_since_ns: None,
