@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::proxy::LinkFault;
 
+pub mod inject;
+mod machine;
+mod network;
+mod plan;
+mod process;
+
+pub use plan::plan;
+
 /// A fault, as an experiment declares it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
