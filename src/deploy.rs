@@ -71,10 +71,6 @@ pub trait Replica: Send {
     fn kill(&mut self) -> anyhow::Result<()> {
         anyhow::bail!("this replica cannot be killed")
     }
-    /// Why it cannot be held, where that is so from the start.
-    fn cannot_be_paused(&self) -> Option<String> {
-        None
-    }
     /// Holds everything that it does, until [`Replica::resume`].
     ///
     /// # Errors

@@ -97,15 +97,6 @@ impl Replica for Threads {
         Ok(())
     }
 
-    fn cannot_be_paused(&self) -> Option<String> {
-        let own = self.hosted.threads_of_its_own();
-        let thread = own.first()?;
-        Some(format!(
-            "{} works on threads of its own ({thread}), which cannot be held in the lab's process; use processes",
-            self.name
-        ))
-    }
-
     fn pause(&mut self) -> anyhow::Result<()> {
         self.hosted.hold().with_context(|| format!("holding role {}", self.name))
     }

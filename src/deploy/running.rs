@@ -305,8 +305,11 @@ impl<'a> Slot<'a> {
     /// Why it cannot be held here, where that is so.
     pub fn cannot_be_held(&self) -> Option<String> {
         match &self.lock().state {
-            State::Up(replica) => replica.cannot_be_paused(),
-            State::Held(_) | State::Down => None,
+            State::Up(replica) if self.measures && replica.pid().is_none() => Some(format!(
+                "{} works on threads of its own, which cannot be held in the lab's process; run processes",
+                self.participant.role
+            )),
+            _ => None,
         }
     }
 

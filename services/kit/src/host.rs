@@ -27,13 +27,6 @@ use crate::recorder::Recorder;
 use crate::role::{Control, Env, Phase, Role, Status};
 use crate::series::Series;
 use crate::shutdown::{self, HARD_DEADLINE, Stopper};
-use crate::usage;
-
-/// Names of the threads that every role has, after its prefix: those of its runtime, the one that runs it,
-const RUNTIME: &str = "rt";
-const MAIN: &str = "main";
-/// and the one that closes its seconds.
-const COLLECT: &str = "collect";
 
 /// The first line a role's process prints, once its sockets are bound and it has not refused its configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -205,7 +198,7 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
         let admin = admin.clone();
         let prefix = thread_prefix.clone();
         let gate = gate.clone();
-        spawn_named(&format!("{thread_prefix}{MAIN}"), move || {
+        spawn_named(&format!("{thread_prefix}main"), move || {
             let result = run_on_own_runtime(role, env, &prefix, cpus, &gate);
             admin.status.0.phase.send_replace(Phase::Ended);
             drop(collector);
@@ -224,7 +217,7 @@ fn run_on_own_runtime(role: Role, env: Env, prefix: &str, cpus: usize, gate: &Ga
         builder.worker_threads(cpus);
         builder
     };
-    let runtime = builder.enable_all().thread_name(format!("{prefix}{RUNTIME}")).build()?;
+    let runtime = builder.enable_all().thread_name(format!("{prefix}rt")).build()?;
     gate.leads_to(runtime.handle(), if cpus == 1 { 0 } else { cpus });
     let (status, shutdown) = (env.status.clone(), env.shutdown.clone());
     let work = async {
@@ -269,7 +262,7 @@ fn collect_each_second(
     prefix: &str,
 ) -> anyhow::Result<std::sync::mpsc::Sender<()>> {
     let (ended, end) = std::sync::mpsc::channel::<()>();
-    spawn_named(&format!("{prefix}{COLLECT}"), move || {
+    spawn_named(&format!("{prefix}collect"), move || {
         give_way();
         while matches!(end.recv_timeout(Duration::from_secs(1)), Err(std::sync::mpsc::RecvTimeoutError::Timeout)) {
             admin.recorder.collect(admin.clock.now_ns());
@@ -320,7 +313,8 @@ impl Hosted {
         self.stopper.stop();
     }
 
-    /// Holds every thread of the role's runtime, until [`Hosted::let_go`].
+    /// Holds every thread of the role's runtime, until [`Hosted::let_go`]. Threads of its own that only answer that
+    /// runtime then have nothing to do; others go on.
     ///
     /// # Errors
     /// When one of them is too busy to be held; none is then.
@@ -331,13 +325,6 @@ impl Hosted {
     /// Lets the role go on.
     pub fn let_go(&self) {
         self.gate.let_go();
-    }
-
-    /// Threads that the role has beside its runtime's, which cannot be held.
-    pub fn threads_of_its_own(&self) -> Vec<String> {
-        let mut names = usage::names_of_threads(&self.thread_prefix);
-        names.retain(|name| ![RUNTIME, MAIN, COLLECT].contains(&name.as_str()));
-        names
     }
 
     /// Waits for the role's end.

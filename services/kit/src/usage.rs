@@ -35,13 +35,6 @@ pub fn is_stopped(pid: u32) -> bool {
     fields_after_name(&stat).first() == Some(&"T")
 }
 
-/// The names of living threads of this process that start with `prefix`, without it.
-pub fn names_of_threads(prefix: &str) -> Vec<String> {
-    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
-    let names = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    names.filter_map(|name| name.trim_end().strip_prefix(prefix).map(str::to_owned)).collect()
-}
-
 /// CPU time, in seconds, of every living thread of this process whose name starts with `prefix`, by thread id.
 ///
 /// Names reach threads that a driver starts for itself, where ids would have to be handed over.
