@@ -84,7 +84,7 @@ const HEALED_WITHIN: Duration = Duration::from_secs(180);
 pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Result<Ended> {
     let assembly = site.system.assemble(site.experiment, &trial.levels);
     let plan = site.experiment.load.at(&trial.levels);
-    let planned = faults::plan(site.experiment, trial, &assembly);
+    let planned = faults::plan::plan(site.experiment, trial, &assembly);
     (site.progress)("starting", 0.0);
     let mut starting = Starting::new(site, trial, &assembly, &planned, files)?;
     starting.system()?;
