@@ -9,6 +9,7 @@ pub mod journal;
 pub mod leftovers;
 mod machine;
 mod network;
+pub mod noted;
 pub mod plan;
 mod process;
 
