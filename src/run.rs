@@ -12,7 +12,7 @@ use crate::deploy::{Deployment, pinning};
 use crate::error::input;
 use crate::experiment::{DeploymentKind, Experiment, Levels, Trial};
 use crate::faults::journal::Journal;
-use crate::faults::leftovers;
+use crate::faults::{self, FaultKind, heal, leftovers, possible};
 use crate::interrupt::Interrupt;
 use crate::load::Scenario;
 use crate::measure::{self, StudySummary, TrialSummary};
@@ -42,6 +42,7 @@ pub struct Options {
 /// Wrong input, or surroundings that refuse something before or between trials.
 pub fn run(experiment: &Experiment, options: &Options) -> anyhow::Result<u8> {
     check_cpus(experiment)?;
+    check_memory(experiment)?;
     check_whole(experiment, "write it into the file, which is one that an archive keeps")?;
     let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
     go_on(experiment, &archive, options)
@@ -92,8 +93,9 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         environment::check_external(experiment)?;
     }
     if !options.quiet {
-        for warning in system.warnings(experiment) {
-            eprintln!("note: {warning}");
+        let of_faults = faults::check::notes(experiment, system);
+        for note in system.warnings(experiment).into_iter().chain(of_faults).chain(heal::left_behind()) {
+            eprintln!("note: {note}");
         }
     }
     let dashboard = options.ui.map(|addr| dashboard::serve(archive.folder(), addr)).transpose()?;
@@ -250,6 +252,16 @@ fn check_cpus(experiment: &Experiment) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether what faults take of the memory is there, before anything is written.
+fn check_memory(experiment: &Experiment) -> anyhow::Result<()> {
+    let hogs = experiment.faults.iter().flat_map(|fault| &fault.kinds);
+    let takes_memory = hogs.into_iter().any(|kind| matches!(kind, FaultKind::MemoryHog { .. }));
+    let Some(system) = systems::find(&experiment.system).filter(|_| takes_memory) else { return Ok(()) };
+    // Without a number nothing is taken: the fault will be skipped, and says so.
+    let Ok(available) = possible::available_memory() else { return Ok(()) };
+    faults::check::memory(experiment, system, available).map_err(|problem| input(problem.to_string()))
 }
 
 /// External systems are neither started nor pinned, so the generator may use everything.
