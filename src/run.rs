@@ -119,6 +119,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             system,
             deployment,
             load_deployment,
+            processes: &processes,
             databases: &databases,
             budget: &budget,
             run: &run,
