@@ -6,6 +6,7 @@ mod client;
 mod conforms;
 mod databases;
 mod differential;
+mod expired;
 mod gateway;
 mod promised;
 mod starting;
