@@ -3,11 +3,21 @@
 //! [`Fault`] is what an experiment declares; [`Planned`] is one injection of it in one trial, with every choice made;
 //! [`Injection`] is what happened, in four instants.
 
+pub mod identity;
+pub mod journal;
+pub mod leftovers;
+pub mod plan;
+
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::proxy::LinkFault;
+use crate::proxy::{self, LinkFault};
+use crate::units;
+
+/// The generator, as the name of who talks to a role.
+pub const LOAD: &str = "load";
 
 /// A fault, as an experiment declares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +88,6 @@ pub enum FaultKind {
 impl FaultKind {
     /// Its name in files, on the command line, and in results.
     pub fn name(&self) -> &'static str {
-        use crate::proxy::LinkKind;
         match self {
             Self::Restart => "restart",
             Self::StopStart => "stop-start",
@@ -86,20 +95,81 @@ impl FaultKind {
             Self::Pause => "pause",
             Self::CpuBurn { .. } => "cpu-burn",
             Self::MemoryHog { .. } => "memory-hog",
-            Self::Link(link) => match link.kind {
-                LinkKind::Latency { .. } => "latency",
-                LinkKind::Bandwidth { .. } => "bandwidth",
-                LinkKind::Blackhole => "blackhole",
-                LinkKind::Reset { .. } => "reset",
-                LinkKind::SlowClose { .. } => "slow-close",
-                LinkKind::LimitData { .. } => "limit-data",
-                LinkKind::FailFirst { .. } => "fail-first",
-                LinkKind::ErrorRate { .. } => "error-rate",
-                LinkKind::Slow { .. } => "slow",
-            },
+            Self::Link(link) => link.name(),
+        }
+    }
+
+    /// Whether it acts on the replica itself: two of these at a time on one contradict each other.
+    pub fn is_of_process(&self) -> bool {
+        matches!(self, Self::Restart | Self::StopStart | Self::Kill | Self::Pause)
+    }
+
+    /// Whether it lasts until a repair.
+    pub fn has_downtime(&self) -> bool {
+        !matches!(self, Self::Restart)
+    }
+}
+
+/// `kill`, `cpu-burn=2`, `memory-hog=256MiB`, or a fault of a link such as `latency=50ms,jitter=5ms`.
+impl std::str::FromStr for FaultKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) =
+            text.split_once('=').map_or((text.trim(), None), |(name, value)| (name.trim(), Some(value)));
+        match (name, value) {
+            ("restart", None) => Ok(Self::Restart),
+            ("stop-start", None) => Ok(Self::StopStart),
+            ("kill", None) => Ok(Self::Kill),
+            ("pause", None) => Ok(Self::Pause),
+            ("restart" | "stop-start" | "kill" | "pause", Some(value)) => {
+                Err(format!("{name} takes no value; take ={value} out"))
+            }
+            ("cpu-burn", value) => {
+                let cpus = value.unwrap_or("1").trim();
+                let number = cpus.parse().ok().filter(|cpus: &f64| cpus.is_finite() && *cpus > 0.0);
+                let cpus = number.ok_or_else(|| format!("{cpus:?} is no number of CPUs; write cpu-burn=1 or 0.5"))?;
+                Ok(Self::CpuBurn { cpus })
+            }
+            ("memory-hog", value) => {
+                let size = value.ok_or("memory-hog needs its memory; write for instance memory-hog=256MiB")?;
+                match units::parse_size(size)? {
+                    0 => Err("a memory-hog of no memory does nothing; write for instance memory-hog=256MiB".to_owned()),
+                    bytes => Ok(Self::MemoryHog { bytes }),
+                }
+            }
+            _ if proxy::KINDS.iter().any(|kind| kind.name == name) => text.parse().map(Self::Link),
+            _ => {
+                let own = OWN_KINDS.iter().map(|(name, _)| *name);
+                let all: Vec<_> = own.chain(proxy::KINDS.iter().map(|kind| kind.name)).collect();
+                Err(format!("unknown kind of fault {name:?}; there are {}", all.join(", ")))
+            }
         }
     }
 }
+
+/// As it is read back.
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(link) => write!(f, "{link}"),
+            Self::CpuBurn { cpus } => write!(f, "cpu-burn={cpus}"),
+            Self::MemoryHog { bytes } if bytes.is_multiple_of(1 << 20) => write!(f, "memory-hog={}MiB", bytes >> 20),
+            Self::MemoryHog { bytes } => write!(f, "memory-hog={bytes}"),
+            kind => f.write_str(kind.name()),
+        }
+    }
+}
+
+/// The kinds that are no fault of a link, and what each does.
+pub const OWN_KINDS: &[(&str, &str)] = &[
+    ("restart", "asked to stop, and started again at once"),
+    ("stop-start", "asked to stop, and started again after the downtime"),
+    ("kill", "killed, and started again after the downtime"),
+    ("pause", "held, and let go on after the downtime"),
+    ("cpu-burn", "so many CPUs' worth of work beside the role, on its CPUs"),
+    ("memory-hog", "so much memory taken beside the role, at most half of what is available"),
+];
 
 /// One injection of one trial, with every choice made.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,8 +184,17 @@ pub struct Planned {
     pub replica: u32,
     /// Of a link: who talks to the role; none is everybody who does.
     pub from: Option<String>,
-    /// How long until the repair.
+    /// How long until the repair; zero for a restart.
     pub downtime: Duration,
+}
+
+/// `kill of task-service 1`, `latency=50ms of gateway 1 from load`.
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, role, replica, .. } = self;
+        write!(f, "{kind} of {role} {replica}")?;
+        self.from.iter().try_for_each(|from| write!(f, " from {from}"))
+    }
 }
 
 /// What happened: four instants in seconds since the trial's start, each none where it was not seen.

@@ -2,11 +2,17 @@
 //!
 //! What it does to a link is a [`LinkFault`], with one grammar everywhere: `latency=50ms,jitter=5ms,share=0.1`.
 
-use std::fmt;
+mod grammar;
+
 use std::time::Duration;
 
-/// What is done to the connections of a link.
-#[derive(Clone, Debug, PartialEq)]
+use serde::{Deserialize, Serialize};
+
+pub use grammar::KINDS;
+
+/// What is done to the connections of a link. Written and read as text, in JSON too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct LinkFault {
     /// What.
     pub kind: LinkKind,
@@ -83,19 +89,5 @@ impl LinkFault {
     /// Whether it needs a proxy that understands HTTP.
     pub fn is_http(&self) -> bool {
         matches!(self.kind, LinkKind::ErrorRate { .. } | LinkKind::Slow { .. })
-    }
-}
-
-impl std::str::FromStr for LinkFault {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Err(format!("unknown fault {text:?}"))
-    }
-}
-
-impl fmt::Display for LinkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.kind)
     }
 }
