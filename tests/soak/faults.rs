@@ -55,7 +55,7 @@ pub fn soak() -> bool {
         labs.iter_mut().for_each(|lab| lab.look(t_s, late));
         std::thread::park_timeout(LOOK);
     }
-    let is_well: Vec<_> = labs.into_iter().map(Lab::is_well).collect();
+    let is_well: Vec<_> = labs.into_iter().map(Lab::ends_well).collect();
     is_well.into_iter().all(|well| well)
 }
 
@@ -92,7 +92,7 @@ impl Lab {
         }
     }
 
-    fn is_well(mut self) -> bool {
+    fn ends_well(mut self) -> bool {
         let status = self.child.wait().expect("the program ends");
         let mut problems = Vec::new();
         if !status.success() {
@@ -106,7 +106,7 @@ impl Lab {
             Some(found) => problems.extend(self.judge(&found)),
             None => problems.push("it left no recovery.json".to_owned()),
         }
-        let flat = self.flat.is_so();
+        let flat = self.flat.holds();
         problems.iter().for_each(|problem| eprintln!("{}: {problem}", self.database));
         problems.is_empty() && flat
     }

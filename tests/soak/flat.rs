@@ -17,7 +17,7 @@ impl Flat {
     }
 
     /// Prints each, and says whether all of them stayed.
-    pub fn is_so(self) -> bool {
+    pub fn holds(self) -> bool {
         let mut flat = !self.0.is_empty();
         for ((who, what), minutes) in self.0 {
             let mut medians: Vec<f64> = minutes.into_values().map(median).collect();

@@ -47,5 +47,5 @@ fn is_flat(runs: &Path, from_s: f64) -> bool {
             flat.add(&format!("{role} {replica}"), name, t_s, value);
         }
     }
-    flat.is_so()
+    flat.holds()
 }
