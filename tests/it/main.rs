@@ -8,6 +8,7 @@ mod dashboard;
 mod deployments;
 mod exercise;
 mod heal;
+mod fail;
 mod invariants;
 mod lab;
 mod load;
