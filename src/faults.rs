@@ -6,10 +6,15 @@
 pub mod check;
 pub mod heal;
 pub mod identity;
+pub mod inject;
 pub mod journal;
 pub mod leftovers;
+mod machine;
+mod network;
+pub mod noted;
 pub mod plan;
 pub mod possible;
+mod process;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The spine: plan → each trial → save → judge → report. The only module that orders effects.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::archive::Archive;
 use crate::database::Server;
@@ -10,7 +11,8 @@ use crate::deploy::trial::{self, Ended, Site};
 use crate::deploy::{Deployment, pinning};
 use crate::error::input;
 use crate::experiment::{DeploymentKind, Experiment, Levels, Trial};
-use crate::faults::{self, FaultKind, heal, possible};
+use crate::faults::journal::Journal;
+use crate::faults::{self, FaultKind, heal, leftovers, possible};
 use crate::interrupt::Interrupt;
 use crate::load::Scenario;
 use crate::measure::{self, StudySummary, TrialSummary};
@@ -110,6 +112,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
     let run = environment::run_name(archive.folder());
+    let journal = Arc::new(match experiment.deployment {
+        DeploymentKind::Simulated => Journal::nowhere(),
+        _ => Journal::open(&run, archive.folder())?,
+    });
     let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
     let (mut broken, mut cut_short) = (None, None);
@@ -123,13 +129,20 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             system,
             deployment,
             load_deployment,
+            processes: &processes,
             databases: &databases,
             budget: &budget,
             run: &run,
+            journal: &journal,
             interrupt: &interrupt,
             progress: &told,
         };
-        match run_trial(&site, &trial, archive, &mut set_up) {
+        let ended = run_trial(&site, &trial, archive, &mut set_up);
+        let left = leftovers::check(&journal.recorded());
+        if !left.is_empty() {
+            eprintln!("trial {}: {}", trial.name, leftovers::in_words(&[], &left));
+        }
+        match ended {
             Ok(Some(summary)) => {
                 progress.end(&summary);
                 results.push(summary);
@@ -145,6 +158,11 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         }
     }
     progress.finish();
+    if !options.quiet && experiment.deployment != DeploymentKind::Simulated {
+        let started = journal.recorded();
+        eprintln!("{}", leftovers::in_words(&started, &leftovers::check(&started)));
+    }
+    drop(journal);
     let left = planned.len().saturating_sub(results.len());
     if let Some(error) = broken {
         if !results.is_empty() {
