@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::verdict::Slo;
 
+mod watch;
+
+pub use watch::{Watch, supports};
+
 /// `errors > 50% for 30s`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Abort {
