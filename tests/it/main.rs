@@ -7,6 +7,7 @@ mod bad_input;
 mod dashboard;
 mod deployments;
 mod exercise;
+mod faults;
 mod invariants;
 mod lab;
 mod load;
