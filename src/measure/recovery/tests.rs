@@ -227,7 +227,9 @@ fn users_who_wait_send_less_and_that_is_their_outage() {
 
 #[test]
 fn chance_alone_is_absorbed() {
-    for (rate, fails, is_closed) in [(60.0, 0.0, false), (150.0, 0.002, false), (150.0, 0.002, true), (300.0, 0.0, true)] {
+    for (rate, fails, is_closed) in
+        [(60.0, 0.0, false), (150.0, 0.002, false), (150.0, 0.002, true), (300.0, 0.0, true)]
+    {
         let count = |wanted: fn(&Recovery) -> bool| {
             let one = |seed: u64| {
                 let rng = std::cell::RefCell::new(kit::rng(seed, "test"));
@@ -358,7 +360,7 @@ fn gauges_tell_what_the_system_knew_and_how_often_it_tried() {
     assert_eq!(summary.availability_repeatable_percent, Some(90.0));
     let by_user = summary.by_user.unwrap();
     assert_eq!((by_user.users, by_user.worst, by_user.median, by_user.mean), (3, 50.0, 90.0, 80.0));
-    let without = super::tests::summary(&plain(60, vec![injection(30.0, 30.0, 36.0, 36.0)], out(30..36)));
+    let without = self::summary(&plain(60, vec![injection(30.0, 30.0, 36.0, 36.0)], out(30..36)));
     for key in ["amplification", "by_user", "availability_repeatable_percent"] {
         assert!(without.null_reasons.contains_key(key), "{key}");
     }
