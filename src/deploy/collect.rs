@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use kit::{Clock, OpsRecord};
 
 use super::AdminClient;
+use super::history::History;
 use super::running::{Running, Slot};
 use super::trial::Site;
 use crate::archive::TrialFiles;
 use crate::experiment::Trial;
 use crate::faults::Injection;
 use crate::load::Step;
-use crate::measure::{OpsLog, Participant, Sample, TrialRecord};
+use crate::measure::{Lost, OpsLog, Participant, Sample, TrialRecord};
 use crate::report::csv;
 
 /// What was read so far.
@@ -35,6 +36,10 @@ pub struct Collected {
     users: BTreeMap<usize, BTreeMap<u32, f64>>,
     /// What was read last from each.
     read: BTreeMap<usize, Read>,
+    /// Each operation, where that is asked for.
+    pub history: Option<History>,
+    /// What became of the writes, where that was checked.
+    pub lost: Option<Lost>,
 }
 
 /// Sequence numbers of what was read last of one life of a replica.
@@ -44,6 +49,7 @@ struct Read {
     ops: u64,
     series: u64,
     journal: u64,
+    history: u64,
 }
 
 /// When a trial began.
@@ -97,6 +103,8 @@ impl Collected {
             waiting: BTreeMap::new(),
             users: BTreeMap::new(),
             read: BTreeMap::new(),
+            history: None,
+            lost: None,
         })
     }
 
@@ -112,6 +120,9 @@ impl Collected {
                     let points = admin.series(read.series)?;
                     self.keep_gauges(index, slot, &points, origin, &mut read, &mut samples)?;
                     self.read_journal(admin, &mut read, files)?;
+                    if let Some(history) = &mut self.history {
+                        history.read(admin, &mut read.history, files)?;
+                    }
                     self.read.insert(index, read);
                     anyhow::Ok(())
                 });
@@ -212,7 +223,7 @@ impl Collected {
         faults: Vec<Injection>,
         failure: Option<String>,
     ) -> TrialRecord {
-        let Self { ops, series, journal, .. } = self;
+        let Self { ops, series, journal, history, lost, .. } = self;
         let load = site.experiment.load.at(&trial.levels);
         let scenario = site.system.scenario(site.experiment, &trial.levels);
         TrialRecord {
@@ -226,8 +237,8 @@ impl Collected {
             participants,
             failure,
             faults,
-            lost: None,
-            users: BTreeMap::new(),
+            lost,
+            users: history.map(|history| history.users).unwrap_or_default(),
             repeatable: repeatable(&scenario.steps),
         }
     }
