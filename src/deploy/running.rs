@@ -4,7 +4,7 @@
 //! takes long with a replica, ending it or starting it again, takes it out of its slot before, so the loop never waits.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use kit::usage::Usage;
@@ -12,6 +12,8 @@ use kit::{Clock, Role, RoleConfig};
 
 use super::{AdminClient, Deployment, Launch, Replica};
 use crate::database::Databases;
+use crate::faults::journal::{Intent, Journal};
+use crate::faults::noted::Noted;
 use crate::interrupt::Interrupt;
 use crate::measure::Participant;
 
@@ -23,8 +25,12 @@ pub struct Running<'a> {
     pub links: Vec<Link>,
     /// Dropped once nobody uses them.
     pub databases: Option<Databases>,
+    /// That they are to be dropped.
+    pub databases_noted: Vec<Noted>,
     /// Removed when dropped, after the replicas; a simulation has none.
     pub scratch: Option<tempfile::TempDir>,
+    /// That it is to be removed.
+    pub scratch_noted: Option<Noted>,
 }
 
 /// A link that goes through a proxy.
@@ -70,6 +76,16 @@ pub struct Launched<'a> {
     pub log: PathBuf,
     /// How long it may take until it is ready.
     pub ready_within: Duration,
+    /// Where it is written down that its process is to be ended.
+    pub journal: Arc<Journal>,
+}
+
+/// A replica that runs, and that it is written down.
+pub struct Alive {
+    /// The replica.
+    pub replica: Box<dyn Replica>,
+    /// Goes after it.
+    _noted: Option<Noted>,
 }
 
 struct Inside {
@@ -83,9 +99,9 @@ struct Inside {
 }
 
 enum State {
-    Up(Box<dyn Replica>),
+    Up(Alive),
     /// It is held: it can be sampled, but would not answer.
-    Held(Box<dyn Replica>),
+    Held(Alive),
     /// A fault has ended it, or somebody is ending or starting it right now.
     Down,
 }
@@ -111,12 +127,13 @@ impl Launched<'_> {
     ///
     /// # Errors
     /// Why it did not come up, as surroundings.
-    pub fn launch(&self, interrupt: &Interrupt) -> anyhow::Result<Box<dyn Replica>> {
+    pub fn launch(&self, interrupt: &Interrupt) -> anyhow::Result<Alive> {
         self.launch_at(self.config.clone(), interrupt)
     }
 
-    fn launch_at(&self, config: RoleConfig, interrupt: &Interrupt) -> anyhow::Result<Box<dyn Replica>> {
-        self.deployment.launch(&Launch {
+    fn launch_at(&self, config: RoleConfig, interrupt: &Interrupt) -> anyhow::Result<Alive> {
+        let number = config.replica;
+        let replica = self.deployment.launch(&Launch {
             system: self.system,
             role: self.role,
             config,
@@ -124,7 +141,11 @@ impl Launched<'_> {
             log: &self.log,
             ready_within: self.ready_within,
             interrupted: &|| interrupt.is_asked(),
-        })
+        })?;
+        // Until here it would have ended with the lab by itself, as it does later unless it is held.
+        let process = replica.pid().and_then(|pid| Intent::process(pid, self.role.name, number));
+        let noted = process.map(|process| Noted::new(&self.journal, process)).transpose()?;
+        Ok(Alive { replica, _noted: noted })
     }
 }
 
@@ -149,14 +170,9 @@ pub fn tell_start(admin: &AdminClient, clock: &Clock, origin_ns: u64) -> anyhow:
 
 impl<'a> Slot<'a> {
     /// A slot with a replica that is up.
-    pub fn new(
-        participant: Participant,
-        measures: bool,
-        launched: Option<Launched<'a>>,
-        replica: Box<dyn Replica>,
-    ) -> Self {
-        let addr = replica.addr();
-        let inside = Mutex::new(Inside { state: State::Up(replica), life: 0, last: None, died: None });
+    pub fn new(participant: Participant, measures: bool, launched: Option<Launched<'a>>, alive: Alive) -> Self {
+        let addr = alive.replica.addr();
+        let inside = Mutex::new(Inside { state: State::Up(alive), life: 0, last: None, died: None });
         Self { participant, measures, addr, launched, inside }
     }
 
@@ -171,7 +187,7 @@ impl<'a> Slot<'a> {
             no_memory: reason.clone(),
             no_cpu: reason,
         };
-        Self::new(participant, false, None, Box::new(Elsewhere(AdminClient::http("", ""))))
+        Self::new(participant, false, None, Alive::elsewhere(AdminClient::http("", "")))
     }
 
     /// Its role and number, in words.
@@ -187,7 +203,7 @@ impl<'a> Slot<'a> {
     pub fn reading(&self, clock: &Clock) -> Reading {
         let mut inside = self.lock();
         let usage = match &mut inside.state {
-            State::Up(replica) | State::Held(replica) => Some(replica.usage()),
+            State::Up(alive) | State::Held(alive) => Some(alive.replica.usage()),
             State::Down => None,
         };
         let at_ns = clock.now_ns();
@@ -205,7 +221,7 @@ impl<'a> Slot<'a> {
     pub fn ask<T>(&self, question: impl FnOnce(&AdminClient, u32) -> T) -> Option<T> {
         let inside = self.lock();
         match &inside.state {
-            State::Up(replica) => Some(question(replica.admin(), inside.life)),
+            State::Up(alive) => Some(question(alive.replica.admin(), inside.life)),
             State::Held(_) | State::Down => None,
         }
     }
@@ -220,7 +236,7 @@ impl<'a> Slot<'a> {
         let mut inside = self.lock();
         if inside.died.is_none() {
             inside.died = match &mut inside.state {
-                State::Up(replica) | State::Held(replica) => replica.ended(),
+                State::Up(alive) | State::Held(alive) => alive.replica.ended(),
                 State::Down => None,
             };
         }
@@ -231,13 +247,13 @@ impl<'a> Slot<'a> {
     ///
     /// # Errors
     /// When it is not there to be taken.
-    pub fn take(&self) -> anyhow::Result<Box<dyn Replica>> {
+    pub fn take(&self) -> anyhow::Result<Alive> {
         self.check_alive()?;
         let mut inside = self.lock();
         match std::mem::replace(&mut inside.state, State::Down) {
-            State::Up(replica) => {
+            State::Up(alive) => {
                 inside.last = None;
-                Ok(replica)
+                Ok(alive)
             }
             other => {
                 inside.state = other;
@@ -255,22 +271,21 @@ impl<'a> Slot<'a> {
     ///
     /// # Errors
     /// Why it did not come up; the slot has then ended, with that reason.
-    pub fn start_again(&self, clock: &Clock, origin_ns: u64, interrupt: &Interrupt) -> anyhow::Result<Option<u32>> {
+    pub fn start_again(&self, clock: &Clock, origin_ns: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
         let launched_ns = clock.now_ns();
-        let started = self.launch_again(clock, interrupt).and_then(|replica| {
+        let started = self.launch_again(clock, interrupt).and_then(|alive| {
             if self.measures {
-                tell_start(replica.admin(), clock, origin_ns)?;
+                tell_start(alive.replica.admin(), clock, origin_ns)?;
             }
-            Ok(replica)
+            Ok(alive)
         });
         let mut inside = self.lock();
         match started {
-            Ok(replica) => {
-                let pid = replica.pid();
-                inside.state = State::Up(replica);
+            Ok(alive) => {
+                inside.state = State::Up(alive);
                 inside.life += 1;
                 inside.last = Some((launched_ns, 0.0));
-                Ok(pid)
+                Ok(())
             }
             Err(error) => {
                 inside.died = Some(format!("role {} could not be started again: {error:#}", self.name()));
@@ -279,7 +294,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    fn launch_again(&self, clock: &Clock, interrupt: &Interrupt) -> anyhow::Result<Box<dyn Replica>> {
+    fn launch_again(&self, clock: &Clock, interrupt: &Interrupt) -> anyhow::Result<Alive> {
         let Some(launched) = &self.launched else { anyhow::bail!("nobody here has started {}", self.name()) };
         let mut config = launched.config.clone();
         config.bind = self.addr.parse()?;
@@ -305,7 +320,7 @@ impl<'a> Slot<'a> {
     /// Why it cannot be held here, where that is so.
     pub fn cannot_be_held(&self) -> Option<String> {
         match &self.lock().state {
-            State::Up(replica) if self.measures && replica.pid().is_none() => Some(format!(
+            State::Up(alive) if self.measures && alive.replica.pid().is_none() => Some(format!(
                 "{} works on threads of its own, which cannot be held in the lab's process; run processes",
                 self.participant.role
             )),
@@ -316,7 +331,7 @@ impl<'a> Slot<'a> {
     /// Its process, where it has one of its own and is there.
     pub fn pid(&self) -> Option<u32> {
         match &self.lock().state {
-            State::Up(replica) | State::Held(replica) => replica.pid(),
+            State::Up(alive) | State::Held(alive) => alive.replica.pid(),
             State::Down => None,
         }
     }
@@ -329,9 +344,9 @@ impl<'a> Slot<'a> {
         self.check_alive()?;
         let mut inside = self.lock();
         match std::mem::replace(&mut inside.state, State::Down) {
-            State::Up(mut replica) => {
-                let held = replica.pause();
-                inside.state = if held.is_ok() { State::Held(replica) } else { State::Up(replica) };
+            State::Up(mut alive) => {
+                let held = alive.replica.pause();
+                inside.state = if held.is_ok() { State::Held(alive) } else { State::Up(alive) };
                 held
             }
             other => {
@@ -349,9 +364,9 @@ impl<'a> Slot<'a> {
     pub fn let_go(&self) -> anyhow::Result<()> {
         let mut inside = self.lock();
         match std::mem::replace(&mut inside.state, State::Down) {
-            State::Held(mut replica) => {
-                let resumed = replica.resume();
-                inside.state = State::Up(replica);
+            State::Held(mut alive) => {
+                let resumed = alive.replica.resume();
+                inside.state = State::Up(alive);
                 resumed
             }
             other => {
@@ -364,14 +379,21 @@ impl<'a> Slot<'a> {
     fn stop(&mut self) -> anyhow::Result<()> {
         let inside = self.inside.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &mut inside.state {
-            State::Up(replica) | State::Held(replica) => replica.stop(),
+            State::Up(alive) | State::Held(alive) => alive.replica.stop(),
             State::Down => Ok(()),
         }
     }
 }
 
+impl Alive {
+    /// A replica that nobody here started.
+    pub fn elsewhere(admin: AdminClient) -> Self {
+        Self { replica: Box::new(Elsewhere(admin)), _noted: None }
+    }
+}
+
 /// A replica that nobody here started.
-pub struct Elsewhere(pub AdminClient);
+struct Elsewhere(AdminClient);
 
 impl Replica for Elsewhere {
     fn addr(&self) -> String {
@@ -461,5 +483,8 @@ impl Drop for Running<'_> {
         }
         // Databases are dropped once nobody uses them.
         self.slots.clear();
+        if !self.databases.as_mut().is_none_or(Databases::remove) {
+            self.databases_noted.drain(..).for_each(Noted::keep);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::AdminClient;
 use super::collect::{Collected, Origin};
-use super::running::{Elsewhere, Running, Slot};
+use super::running::{Alive, Running, Slot};
 use super::trial::{Ended, Site};
 use crate::archive::TrialFiles;
 use crate::experiment::Trial;
@@ -22,16 +22,18 @@ pub fn simulate(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyho
     let (clock, hand) = kit::Clock::manual();
     let admin = kit::admin::Admin::of_simulation(clock);
     let mut collected = Collected::new(site.system.counted_kind(), false)?;
-    let replica = Box::new(Elsewhere(AdminClient::Direct(Box::new(admin.clone()))));
+    let model = Alive::elsewhere(AdminClient::Direct(Box::new(admin.clone())));
     let participants: Vec<_> = assembly.parts.iter().map(simulated).collect();
     let Some(studied) = participants.iter().rfind(|participant| participant.under_test).cloned() else {
         anyhow::bail!("{} has no role to simulate", site.experiment.system);
     };
     let running = Running {
-        slots: vec![Slot::new(studied, true, None, replica)],
+        slots: vec![Slot::new(studied, true, None, model)],
         links: Vec::new(),
         databases: None,
+        databases_noted: Vec::new(),
         scratch: None,
+        scratch_noted: None,
     };
     let origin = Origin::default();
     let mut passed_ns = 0;

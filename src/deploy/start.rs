@@ -12,6 +12,8 @@ use super::{Deployment, pinning};
 use crate::archive::TrialFiles;
 use crate::error::surroundings;
 use crate::experiment::{DeploymentKind, Experiment, LoadPlan, Trial};
+use crate::faults::journal::Intent;
+use crate::faults::noted::Noted;
 use crate::faults::{FaultKind, Planned};
 use crate::load::LoadSettings;
 use crate::measure::Participant;
@@ -57,7 +59,15 @@ impl<'r, 'a> Starting<'r, 'a> {
         let scratch = tempfile::Builder::new().prefix("scalelab-").tempdir();
         let scratch =
             scratch.map_err(|error| surroundings(format!("cannot make a scratch folder: {error}; set TMPDIR")))?;
-        let running = Running { slots: Vec::new(), links: Vec::new(), databases: None, scratch: Some(scratch) };
+        let scratch_noted = Some(Noted::new(site.journal, Intent::Folder { path: scratch.path().to_owned() })?);
+        let running = Running {
+            slots: Vec::new(),
+            links: Vec::new(),
+            databases: None,
+            databases_noted: Vec::new(),
+            scratch: Some(scratch),
+            scratch_noted,
+        };
         Ok(Self { site, trial, assembly, planned, files, running, admin_token: kit::secret()? })
     }
 
@@ -74,6 +84,9 @@ impl<'r, 'a> Starting<'r, 'a> {
         let names: Vec<_> = self.assembly.parts.iter().filter_map(|part| part.database).collect();
         let unique = format!("{}_{}", site.run, self.trial.index);
         let folder = self.running.scratch.as_ref().map(|scratch| scratch.path().to_owned()).unwrap_or_default();
+        for database in site.databases.intents(&names, &unique) {
+            self.running.databases_noted.push(Noted::new(site.journal, database)?);
+        }
         self.running.databases = Some(site.databases.make(&names, &folder, &unique)?);
         let secret = kit::secret()?;
         for part in &self.assembly.parts {
@@ -182,9 +195,10 @@ impl<'r, 'a> Starting<'r, 'a> {
             cpus: cpus_of(site, role, share.as_deref())?,
             log: self.files.log(role, number),
             ready_within: if role == LOAD.role { SET_UP_WITHIN } else { READY_WITHIN },
+            journal: site.journal.clone(),
         };
-        let replica = match launched.launch(site.interrupt) {
-            Ok(replica) => replica,
+        let alive = match launched.launch(site.interrupt) {
+            Ok(alive) => alive,
             // What was being started is gone; the caller sees the interruption.
             Err(_) if site.interrupt.is_asked() => return Ok(()),
             Err(error) => return Err(error),
@@ -194,10 +208,12 @@ impl<'r, 'a> Starting<'r, 'a> {
             replica: number,
             under_test,
             cpus: launched.cpus.as_deref().map(pinning::show),
-            no_memory: replica.no_memory().map(str::to_owned),
+            no_memory: alive.replica.no_memory().map(str::to_owned),
             no_cpu: None,
         };
-        self.running.slots.push(Slot::new(participant, measures, Some(launched), replica));
+        // A listener that stays would be in somebody's way: the journal says where to look for it.
+        drop(Noted::new(site.journal, Intent::Address { addr: alive.replica.addr() })?);
+        self.running.slots.push(Slot::new(participant, measures, Some(launched), alive));
         Ok(())
     }
 }

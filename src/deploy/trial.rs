@@ -5,6 +5,7 @@
 //! is healed and what was started is ended.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::archive::TrialFiles;
 use crate::database::Server;
 use crate::experiment::{Experiment, LoadPlan, Trial};
 use crate::faults::inject::{Over, Stage};
+use crate::faults::journal::Journal;
 use crate::faults::{self, Injection, Planned};
 use crate::interrupt::Interrupt;
 use crate::measure::{Sample, TrialRecord};
@@ -42,6 +44,8 @@ pub struct Site<'a> {
     pub budget: &'a pinning::Budget,
     /// The run's name, part of every name it makes.
     pub run: &'a str,
+    /// Where it is written down what has to be undone.
+    pub journal: &'a Arc<Journal>,
     /// Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Told what is going on, with the share of the trial that is done.
@@ -154,6 +158,7 @@ fn measure(
         interrupt: site.interrupt,
         over: &over,
         processes: site.processes,
+        journal: site.journal,
     };
     let mut measuring = Measuring { site, trial, running, origin, clock, files, collected };
     let (injections, failure) = thread::scope(|scope| {

@@ -3,12 +3,14 @@
 //! Each injection has a thread of its own. A fault that is applied is a guard: dropped, it heals. When the trial is over,
 //! however it ends, nothing new is broken, and what is broken is healed at once.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::journal::{Intent, Journal};
+use super::noted::Noted;
 use super::{FaultKind, Injection, Planned, machine, network, process};
 use crate::deploy::Deployment;
 use crate::deploy::running::Running;
@@ -29,6 +31,8 @@ pub struct Stage<'a> {
     pub over: &'a Over,
     /// Where what takes CPU and memory runs.
     pub processes: &'a dyn Deployment,
+    /// Where it is written down what has to be undone.
+    pub journal: &'a Arc<Journal>,
 }
 
 /// Whether the trial is over, and why.
@@ -128,11 +132,15 @@ impl Stage<'_> {
         if let Some(why) = self.over.wait_until(&self.clock, at_ns) {
             anyhow::bail!("it was not injected: {why}");
         }
-        if matches!(planned.kind, FaultKind::Pause) {
-            injection.skipped = self.running.slot(&planned.role, planned.replica)?.cannot_be_held();
+        let mut paused = None;
+        if planned.kind == FaultKind::Pause {
+            let slot = self.running.slot(&planned.role, planned.replica)?;
+            injection.skipped = slot.cannot_be_held();
             if injection.skipped.is_some() {
                 return Ok(());
             }
+            let intent = slot.pid().and_then(Intent::paused);
+            paused = intent.map(|intent| Noted::new(self.journal, intent)).transpose()?;
         }
         let command_ns = self.clock.now_ns();
         injection.command_s = self.since_start(command_ns);
@@ -143,6 +151,7 @@ impl Stage<'_> {
         let _ = self.over.wait_until(&self.clock, command_ns + downtime.as_nanos() as u64);
         injection.repair_s = self.since_start(self.clock.now_ns());
         applied.heal().context("it could not be healed")?;
+        drop(paused);
         injection.ready_s = applied.ready_ns().and_then(|ready_ns| self.since_start(ready_ns));
         if injection.ready_s.is_none() {
             injection.problem.get_or_insert(self.not_seen("that it was ready again"));

@@ -3,6 +3,8 @@
 use kit::RoleConfig;
 
 use super::inject::{Applied, Effect, Stage};
+use super::journal::Intent;
+use super::noted::Noted;
 use super::{Planned, process};
 use crate::deploy::running::Slot;
 use crate::deploy::trial::READY_WITHIN;
@@ -26,8 +28,10 @@ pub(super) fn hog<'s>(stage: &'s Stage<'_>, planned: &Planned, cpus: f64, bytes:
         ready_within: READY_WITHIN,
         interrupted: &|| stage.interrupt.is_asked(),
     })?;
+    let noted = hog.pid().and_then(|pid| Intent::process(pid, "hog", planned.replica));
+    let noted = noted.map(|intent| Noted::new(stage.journal, intent)).transpose()?;
     let seen_ns = Some(stage.clock.now_ns());
-    Ok(Effect { applied: Box::new(Hogged { stage, slot, hog, ready_ns: None }), seen_ns, problem: None })
+    Ok(Effect { applied: Box::new(Hogged { stage, slot, hog, _noted: noted, ready_ns: None }), seen_ns, problem: None })
 }
 
 /// Something takes what the role needs. Dropped, its process is ended.
@@ -35,6 +39,8 @@ struct Hogged<'s> {
     stage: &'s Stage<'s>,
     slot: &'s Slot<'s>,
     hog: Box<dyn Replica>,
+    /// Goes after it.
+    _noted: Option<Noted>,
     ready_ns: Option<u64>,
 }
 

@@ -38,19 +38,19 @@ fn end<'s>(
     how: impl FnOnce(&mut dyn Replica) -> anyhow::Result<()>,
 ) -> anyhow::Result<Effect<'s>> {
     let slot = stage.running.slot(&planned.role, planned.replica)?;
-    let mut replica = slot.take()?;
+    let mut alive = slot.take()?;
     // From here on it comes back, whatever happens.
     let mut down = Down { stage, slot, port: None, healed: false, ready_ns: None };
     let has_ended = AtomicBool::new(false);
     let (ended, ended_ns, refused_ns) = thread::scope(|scope| {
         let refusal = scope.spawn(|| first_refusal(stage, slot, &has_ended));
-        let ended = how(&mut *replica);
+        let ended = how(&mut *alive.replica);
         let ended_ns = stage.clock.now_ns();
         has_ended.store(true, Ordering::Release);
         (ended, ended_ns, refusal.join().ok().flatten())
     });
     // What is left of it, where it could not be ended in order.
-    drop(replica);
+    drop(alive);
     down.port = hold_port(&slot.addr);
     let seen_ns = Some(refused_ns.map_or(ended_ns, |refused_ns| refused_ns.min(ended_ns)));
     Ok(Effect { applied: Box::new(down), seen_ns, problem: ended.err().map(|error| format!("{error:#}")) })

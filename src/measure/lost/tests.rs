@@ -2,7 +2,6 @@
 //! came, `@1` for the thing that an operation is about, and `status:=done` for what it sets.
 
 use proptest::prelude::*;
-use rand::RngExt as _;
 
 use super::*;
 

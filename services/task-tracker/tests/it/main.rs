@@ -8,5 +8,6 @@ mod databases;
 mod differential;
 mod expired;
 mod gateway;
+mod postgres;
 mod promised;
 mod starting;
