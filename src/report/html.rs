@@ -334,11 +334,16 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
     let hover: Vec<String> = curve.points.iter().map(|point| escape(&hover(point, panel))).collect();
     let mode = match curve.style {
         Style::Marked => "lines+markers+text",
-        Style::Plain | Style::Thin => "lines",
+        Style::Plain | Style::Steps | Style::Broad | Style::Thin => "lines",
         Style::Dots => "markers",
         Style::Valued => "markers+text",
     };
-    let (width, opacity) = if curve.style == Style::Thin { (1, 0.4) } else { (2, 1.0) };
+    let (width, opacity) = match curve.style {
+        Style::Thin => (1, 0.4),
+        Style::Broad => (8, 0.3),
+        _ => (2, 1.0),
+    };
+    let shape = if curve.style.is_stepped() { "hvh" } else { "linear" };
     let values = curve.points.iter().map(|point| point.y.map(|y| crate::report::number::with_unit(y, &panel.y.unit)));
     let (texts, position) = match curve.style {
         Style::Valued => (values.map(Option::unwrap_or_default).collect(), "middle right"),
@@ -356,7 +361,7 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
                      "thickness": 1.5, "width": 4 },
         "text": texts, "textposition": position, "cliponaxis": false, "opacity": opacity, "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-        "connectgaps": false, "line": { "color": hex(curve.color), "width": width },
+        "connectgaps": false, "line": { "color": hex(curve.color), "width": width, "shape": shape },
         "marker": { "size": 9, "symbol": symbols, "color": hex(curve.color) },
     })
 }
