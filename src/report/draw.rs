@@ -604,9 +604,11 @@ fn stroke(style: Style, color: usize) -> Option<(Ink, u32)> {
 /// there is no room), at its left end or at its right one.
 fn beside_line(y: f64, width: f64, plot: Rect, covered: impl Fn(f64, f64) -> usize) -> (f64, f64) {
     let (left, right) = (plot.left + 12.0, plot.right - 12.0 - width);
-    let above = (y - 34.0 >= plot.top).then_some(y - 16.0);
-    let below = (y + 34.0 <= plot.bottom || above.is_none()).then_some(y + 18.0);
-    let places = above.into_iter().chain(below).flat_map(|row| [(left, row), (right, row)]);
+    let above = |far: f64| (y - far - 18.0 >= plot.top).then_some(y - far);
+    let below = |far: f64| (y + far + 16.0 <= plot.bottom).then_some(y + far);
+    // Near the line where that covers nothing, else a row further away.
+    let rows = [above(16.0), below(18.0).or(above(16.0).is_none().then_some(y + 18.0)), above(42.0), below(44.0)];
+    let places = rows.into_iter().flatten().flat_map(|row| [(left, row), (right, row)]);
     places.min_by_key(|(at, row)| covered(*at, *row)).unwrap_or((left, y - 16.0))
 }
 

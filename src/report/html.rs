@@ -127,6 +127,8 @@ fn table(table: &Table) -> String {
     let row = |cells: &Vec<String>| {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
+            // A sentence in a wide table would else be as narrow as its longest word.
+            _ if cell.chars().count() > 40 => format!("<td class=\"words\">{}</td>", value(cell)),
             _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
@@ -389,6 +391,8 @@ fn line_label(line: &Line, panel: &Panel, refs: &(String, String), color: &str) 
             let anchor = if middle.is_some_and(|middle| at > middle) { "right" } else { "left" };
             (at, 1.0, anchor, "top")
         }
+        // In the middle there are faults, and less in the way.
+        Along::Y if flags::has(panel) => (0.5, scaled(line.at, panel.y.scale), "center", "top"),
         Along::Y => (0.01, scaled(line.at, panel.y.scale), "left", "bottom"),
     };
     serde_json::json!({ "xref": refs.0, "yref": refs.1, "x": x, "y": y, "xanchor": x_anchor, "yanchor": y_anchor,
