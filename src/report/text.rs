@@ -39,7 +39,7 @@ pub fn text_summary(input: &ReportInput) -> String {
     let (word, why) = tables::verdict(input);
     let why = if why.is_empty() { why } else { format!(" ({why})") };
     out.push_str(&format!("\nverdict: {word}{why}\n"));
-    out.extend(keeps_up::closing(input.study).map(|line| line + "\n"));
+    out.extend(keeps_up::closing(input.study, input.experiment).map(|line| line + "\n"));
     out
 }
 

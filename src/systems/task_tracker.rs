@@ -1,5 +1,7 @@
 //! The task tracker: one application, as a monolith or as microservices.
 
+mod resilience;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -53,6 +55,11 @@ impl System for TaskTracker {
                 kind: FactorKind::Count,
                 about: "copies of the monolith, or of each service behind the gateway",
             },
+            Factor {
+                name: resilience::FACTOR,
+                kind: FactorKind::OneOf(resilience::LEVELS),
+                about: "what protects the gateway and its services, one mechanism after another",
+            },
         ]
     }
 
@@ -71,6 +78,7 @@ impl System for TaskTracker {
         tasks.map_err(|message| Problem::new(format!("settings.{TASKS_PER_USER_KEY}"), message))?;
         serde_json::from_value::<task_tracker::Settings>(settings)
             .map_err(|error| Problem::new("settings", format!("settings of task-tracker: {error}")))?;
+        resilience::check(experiment)?;
         if experiment.deployment == DeploymentKind::External {
             for architecture in architectures(experiment) {
                 if !experiment.external.contains_key(&architecture) && !experiment.external.contains_key("default") {
@@ -124,8 +132,11 @@ impl System for TaskTracker {
         Scenario { setup: setup(tasks), steps: mix(tasks.clamp(1, 20)), in_turn: false }
     }
 
-    fn role_settings(&self, experiment: &Experiment, _: &Levels) -> serde_json::Value {
+    fn role_settings(&self, experiment: &Experiment, levels: &Levels) -> serde_json::Value {
         let mut settings = split_settings(&experiment.settings).0;
+        if let Some(Level::Text(level)) = levels.get(resilience::FACTOR) {
+            resilience::apply(&mut settings, level);
+        }
         if let (Some(minutes), Some(table)) = (longer_tokens(experiment), settings.as_object_mut()) {
             table.insert(TOKEN_MINUTES_KEY.to_owned(), minutes.into());
         }
@@ -146,6 +157,7 @@ impl System for TaskTracker {
             "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
                 .to_owned(),
         ];
+        notes.extend(resilience::note(experiment));
         if let Some(minutes) = longer_tokens(experiment) {
             notes.push(format!("Tokens are good for {minutes} minutes, so that none expires while it is measured."));
         }
@@ -300,6 +312,7 @@ fn step(name: &str, method: &str, path: &str, weight: u32) -> Step {
         think: None,
         extract: BTreeMap::new(),
         check: Check::default(),
+        track: None,
     }
 }
 

@@ -7,6 +7,8 @@ mod bad_input;
 mod dashboard;
 mod deployments;
 mod exercise;
+mod fail;
+mod heal;
 mod invariants;
 mod lab;
 mod load;
