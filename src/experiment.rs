@@ -3,6 +3,7 @@
 //! A file is read by [`file`], which knows lines; [`Experiment::check`] knows what makes sense together. Both name the
 //! way out. What is archived is written by [`Experiment::to_toml`] and read back the same.
 
+mod fault_file;
 pub mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::faults::Fault;
+use crate::faults::{self, Fault};
 use crate::load::{Scenario, Stage};
 use crate::measure::abort::Abort;
 use crate::measure::stream;
@@ -345,7 +346,7 @@ impl Experiment {
     /// Roles that at least one cell has.
     fn roles_in_use(&self, system: &dyn System) -> BTreeSet<&'static str> {
         let mut roles = BTreeSet::new();
-        for levels in self.every_cell() {
+        for levels in self.cells_to_check() {
             let assembly = system.assemble(self, &levels);
             roles.extend(assembly.entry.map(|_| "load"));
             roles.extend(assembly.parts.iter().map(|part| part.role));
@@ -353,15 +354,17 @@ impl Experiment {
         roles
     }
 
-    /// The cells of a sweep, or those of a search at its smallest level.
-    fn every_cell(&self) -> Vec<Levels> {
-        let mut cells = cells(self);
-        if let Some(search) = &self.search {
-            for cell in &mut cells {
-                cell.insert(search.factor.clone(), Level::Int(search.between.0));
-            }
-        }
-        cells
+    /// The cells of a sweep, and those at both ends of a search.
+    pub fn cells_to_check(&self) -> Vec<Levels> {
+        let cells = cells(self);
+        let Some(search) = &self.search else { return cells };
+        let at = |cell: &Levels, level| {
+            let mut cell = cell.clone();
+            cell.insert(search.factor.clone(), Level::Int(level));
+            cell
+        };
+        let (low, high) = search.between;
+        cells.iter().flat_map(|cell| [at(cell, low), at(cell, high)]).collect()
     }
 
     /// Whether everything makes sense together.
@@ -390,6 +393,7 @@ impl Experiment {
         self.check_backends(system)?;
         system.check(self)?;
         self.check_roles(system)?;
+        faults::check::check(self, system)?;
         if self.search.is_none() && cells(self).is_empty() {
             return Err(Problem::new("exclude", "every combination of levels is excluded; nothing is left to run"));
         }

@@ -3,10 +3,18 @@
 //! [`Fault`] is what an experiment declares; [`Planned`] is one injection of it in one trial, with every choice made;
 //! [`Injection`] is what happened, in four instants.
 
+pub mod check;
+pub mod heal;
 pub mod identity;
+pub mod inject;
 pub mod journal;
 pub mod leftovers;
+mod machine;
+mod network;
+pub mod noted;
 pub mod plan;
+pub mod possible;
+mod process;
 
 use std::fmt;
 use std::time::Duration;
@@ -60,6 +68,57 @@ pub enum Which {
     All,
 }
 
+/// `30s`, or `30s..60s`.
+impl std::str::FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((from, to)) = text.split_once("..") else { return units::parse_duration(text).map(Self::At) };
+        let (from, to) = (units::parse_duration(from)?, units::parse_duration(to)?);
+        if from > to {
+            return Err(format!("{text:?} ends before it begins; write the earlier time first, such as 30s..60s"));
+        }
+        Ok(Self::Between(from, to))
+    }
+}
+
+/// As it is read back.
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(at) => f.write_str(&units::format_duration(*at)),
+            Self::Between(from, to) => {
+                write!(f, "{}..{}", units::format_duration(*from), units::format_duration(*to))
+            }
+        }
+    }
+}
+
+/// A number from 1, `random`, or `all`.
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("random", _) => Ok(Self::Random),
+            ("all", _) => Ok(Self::All),
+            (_, Ok(number)) if number > 0 => Ok(Self::One(number)),
+            _ => Err(format!("{text:?} is no replica; write its number, from 1, or random, or all")),
+        }
+    }
+}
+
+/// As it is read back.
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(number) => write!(f, "{number}"),
+            Self::Random => f.write_str("random"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
 /// What is broken.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultKind {
@@ -83,6 +142,35 @@ pub enum FaultKind {
         /// How much.
         bytes: u64,
     },
+}
+
+impl Fault {
+    /// The earliest and the latest time of its first injection.
+    pub fn first(&self) -> (Duration, Duration) {
+        match self.at {
+            When::At(at) => (at, at),
+            When::Between(from, to) => (from, to),
+        }
+    }
+
+    /// Its kinds in words.
+    pub fn kinds_in_words(&self) -> String {
+        self.kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+/// `kill of task-service 1 at 30s, 3 times every 20s`.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, role, replica, times, every, .. } = self;
+        write!(f, "{} of {role} {replica}", self.kinds_in_words())?;
+        self.from.iter().try_for_each(|from| write!(f, " from {from}"))?;
+        write!(f, " at {at}")?;
+        if *times > 1 {
+            write!(f, ", {times} times every {}", units::format_duration(*every))?;
+        }
+        Ok(())
+    }
 }
 
 impl FaultKind {

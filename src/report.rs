@@ -11,10 +11,17 @@ use crate::measure::{StudySummary, TrialSummary};
 
 pub mod csv;
 pub mod draw;
+mod fault_figures;
+#[cfg(test)]
+mod fault_fixture;
+mod fault_tables;
+mod fault_words;
+mod faults;
 pub mod figure;
 pub mod figures;
 #[cfg(test)]
 mod fixture;
+pub mod flags;
 pub mod hlog;
 pub mod html;
 pub mod markdown;

@@ -180,7 +180,7 @@ pub fn names() -> String {
 /// What there is instead.
 pub fn find_role(system: &str, role: &str) -> anyhow::Result<Role> {
     let roles = match (system, find(system)) {
-        ("lab", _) => crate::load::ROLES,
+        ("lab", _) => crate::lab_roles::ROLES,
         (_, Some(system)) => system.roles(),
         (_, None) => return Err(crate::error::input(format!("unknown system {system:?}; there are {}, lab", names()))),
     };

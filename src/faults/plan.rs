@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::{Fault, FaultKind, LOAD, Planned, When, Which};
-use crate::experiment::{Experiment, Level, Levels, Trial};
+use crate::experiment::{Experiment, Trial};
 use crate::systems::Assembly;
 
 /// The injections of a trial, in the order of time. A cell that lacks the role, the copy or the link has none of that
@@ -90,14 +90,84 @@ pub(super) fn is_linked(assembly: &Assembly, role: &str, from: Option<&str>) -> 
     from.map_or(!talkers.is_empty(), |from| talkers.contains(&from))
 }
 
-/// The cells whose faults can be planned before anything has run: all of a sweep, and both ends of a search.
-pub(super) fn trials(experiment: &Experiment) -> Vec<Trial> {
-    let Some(search) = &experiment.search else { return crate::experiment::plan(experiment) };
-    let at = |cell: &Levels, level| {
-        let mut cell = cell.clone();
-        cell.insert(search.factor.clone(), Level::Int(level));
-        Trial::new(0, cell, 0, experiment.seed)
-    };
-    let (low, high) = search.between;
-    crate::experiment::cells(experiment).iter().flat_map(|cell| [at(cell, low), at(cell, high)]).collect()
+/// The trials whose faults can be planned before anything has run: all of a sweep, and both ends of a search.
+pub fn trials(experiment: &Experiment) -> Vec<Trial> {
+    if experiment.search.is_none() {
+        return crate::experiment::plan(experiment);
+    }
+    let cells = experiment.cells_to_check().into_iter();
+    cells.map(|levels| Trial::new(0, levels, 0, experiment.seed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Level, Levels, file};
+    use crate::systems;
+
+    fn planned(faults: &str, architecture: &str, seed: u64) -> Vec<Planned> {
+        let text = format!(
+            "# why?\nsystem = 'task-tracker'\nduration = '5m'\n[factors]\nusers = [5]\n\
+             architecture = ['monolith', 'microservices']\n[roles.task-service]\nreplicas = 3\n{faults}"
+        );
+        let experiment = file::parse(&text, "x", "x").unwrap();
+        let levels = Levels::from([("architecture".to_owned(), Level::Text(architecture.to_owned()))]);
+        let assembly = systems::find("task-tracker").unwrap().assemble(&experiment, &levels);
+        plan(&experiment, &Trial { seed, ..Trial::new(0, levels, 0, 1) }, &assembly)
+    }
+
+    fn words(planned: &[Planned]) -> Vec<String> {
+        let one = |injection: &Planned| {
+            let (at, downtime) = (injection.at.as_secs_f64(), injection.downtime.as_secs_f64());
+            format!("{at} {injection} {downtime}")
+        };
+        planned.iter().map(one).collect()
+    }
+
+    #[test]
+    fn injections_are_in_the_order_of_time_and_only_where_the_role_is() {
+        let faults = "[[fault]]\nat = '60s'\nkind = 'kill'\nrole = 'task-service'\nreplica = 'all'\ndowntime = '5s'\n\
+            [[fault]]\nat = '30s'\nkind = 'restart'\nrole = 'gateway'\nevery = '40s'\ntimes = 2\n\
+            [[fault]]\nat = '10s'\nkind = 'blackhole'\nrole = 'task-service'\nreplica = 3\nfrom = 'gateway'\n\
+            [[fault]]\nat = '5s'\nkind = 'reset'\nrole = 'monolith'\n";
+        assert_eq!(
+            words(&planned(faults, "microservices", 1)),
+            [
+                "10 blackhole of task-service 3 from gateway 10",
+                "30 restart of gateway 1 0",
+                "60 kill of task-service 1 5",
+                "60 kill of task-service 2 5",
+                "60 kill of task-service 3 5",
+                "70 restart of gateway 1 0",
+            ]
+        );
+        assert_eq!(words(&planned(faults, "monolith", 1)), ["5 reset of monolith 1 10"]);
+    }
+
+    #[test]
+    fn every_choice_comes_from_the_seed_and_is_nobody_elses() {
+        let drawn = "[[fault]]\nat = '20s..30s'\nkind = ['kill', 'pause', 'blackhole']\nrole = 'task-service'\n\
+            replica = 'random'\nevery = '20s'\ntimes = 6\ndowntime = '5s'\n";
+        let other = "[[fault]]\nat = '1s..9s'\nkind = 'restart'\nrole = 'gateway'\n";
+        let (first, again) = (planned(drawn, "microservices", 7), planned(drawn, "microservices", 7));
+        assert_eq!(first, again);
+        assert_ne!(first, planned(drawn, "microservices", 8));
+        let beside = planned(&format!("{drawn}{other}"), "microservices", 7);
+        let of_first: Vec<_> = beside.into_iter().filter(|injection| injection.role == "task-service").collect();
+        assert_eq!(of_first, first, "another fault moves nothing");
+        assert_eq!(first.len(), 6);
+        let begin = first[0].at;
+        assert!((Duration::from_secs(20)..=Duration::from_secs(30)).contains(&begin), "{begin:?}");
+        for (number, injection) in first.iter().enumerate() {
+            assert_eq!(injection.at, begin + Duration::from_secs(20) * number as u32);
+            assert!((1..=3).contains(&injection.replica));
+        }
+        let many = "[[fault]]\nat = '9s'\nkind = ['kill', 'pause']\nrole = 'task-service'\nreplica = 'random'\n\
+            every = '2s'\ntimes = 100\ndowntime = '1s'\n";
+        let many = planned(many, "microservices", 7);
+        for replica in 1..=3 {
+            assert!((15..=55).contains(&many.iter().filter(|injection| injection.replica == replica).count()));
+        }
+        assert!((30..=70).contains(&many.iter().filter(|injection| injection.kind == FaultKind::Kill).count()));
+    }
 }

@@ -248,7 +248,8 @@ fn cell(label: &str, place: usize, goodput: f64, p95: f64, no_memory_at_16: bool
         metrics.insert("rps_per_gb_mem".to_owned(), none);
     }
     let invalid = usize::from(label == MONOLITH && place == 4);
-    CellSummary { x: users, levels: levels(label, users), valid: 3 - invalid, invalid, metrics, guards, stream: None }
+    let levels = levels(label, users);
+    CellSummary { x: users, levels, valid: 3 - invalid, invalid, metrics, guards, stream: None, recovery: None }
 }
 
 fn guard(id: &str, touches: &[&str], at: &str, what: &str, advice: &str) -> Guard {

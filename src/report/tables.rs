@@ -24,7 +24,8 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Self {
+    /// A table of texts.
+    pub(super) fn new(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Self {
         Self { caption: caption.to_owned(), head: head.iter().map(|name| (*name).to_owned()).collect(), rows }
     }
 }

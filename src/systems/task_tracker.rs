@@ -312,6 +312,7 @@ fn step(name: &str, method: &str, path: &str, weight: u32) -> Step {
         think: None,
         extract: BTreeMap::new(),
         check: Check::default(),
+        track: None,
     }
 }
 

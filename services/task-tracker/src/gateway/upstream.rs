@@ -162,6 +162,22 @@ impl Upstream {
     /// # Errors
     /// The last try's failure.
     pub async fn send(&self, request: &Forward, deadline_ms: Option<u64>) -> Result<Reply, Failure> {
+        let mut earlier = None;
+        let result = self.try_until(request, deadline_ms, &mut earlier).await;
+        match earlier {
+            // That the last try was refused says nothing of the one before it.
+            Some(failure) if request.method != Method::GET && is_refusal(&result) => Err(failure),
+            _ => result,
+        }
+    }
+
+    /// The last try's result; in `earlier` what became of one before it that may have been done.
+    async fn try_until(
+        &self,
+        request: &Forward,
+        deadline_ms: Option<u64>,
+        earlier: &mut Option<Failure>,
+    ) -> Result<Reply, Failure> {
         let retries = &self.0.settings.retries;
         let deadline_ns = deadline_ms.map(|ms| self.0.clock.now_ns().saturating_add(ms.saturating_mul(1_000_000)));
         self.0.metrics.requests.inc();
@@ -191,6 +207,7 @@ impl Upstream {
             }
             self.0.clock.sleep(wait).await;
             self.0.metrics.retries.inc();
+            *earlier = earlier.or(unclear(&result, self.0.name));
             tries += 1;
         }
     }
@@ -438,9 +455,27 @@ fn outcome(result: &Result<Reply, Failure>) -> CallOutcome {
 fn is_worth_a_retry(result: &Result<Reply, Failure>, retries: &RetrySettings) -> bool {
     match result {
         Ok(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => retries.after_timeout,
-        Ok(reply) => reply.status == StatusCode::SERVICE_UNAVAILABLE,
+        Ok(reply) => matches!(reply.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY),
         Err(Failure::TimedOut(_)) => retries.after_timeout,
         Err(failure) => matches!(failure, Failure::Unreachable(_) | Failure::Broken(_)),
+    }
+}
+
+/// What is left open by a try that is worth a retry: whether the work was done.
+fn unclear(result: &Result<Reply, Failure>, name: &'static str) -> Option<Failure> {
+    match result {
+        Ok(reply) if reply.status == StatusCode::BAD_GATEWAY => Some(Failure::Broken(name)),
+        Ok(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => Some(Failure::TimedOut(name)),
+        Err(failure @ (Failure::Broken(_) | Failure::TimedOut(_))) => Some(*failure),
+        _ => None,
+    }
+}
+
+/// Whether a result says that its own try surely did nothing.
+fn is_refusal(result: &Result<Reply, Failure>) -> bool {
+    match result {
+        Ok(reply) => reply.status.is_client_error() || reply.status == StatusCode::SERVICE_UNAVAILABLE,
+        Err(failure) => matches!(failure, Failure::LeftAlone(_) | Failure::Unreachable(_)),
     }
 }
 

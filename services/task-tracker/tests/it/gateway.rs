@@ -101,7 +101,7 @@ fn get(gateway: &Hosted) -> Answer {
 #[test]
 fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
     type Row = (&'static str, Behaviour, &'static str, &'static [(&'static str, &'static str)], Value, u16, usize);
-    let rows: [Row; 13] = [
+    let rows: [Row; 17] = [
         ("a 503 is repeated", |n| if n == 0 { UNAVAILABLE } else { OK }, "GET", &[], json!({}), 200, 2),
         ("a shed one too", |n| if n == 0 { SHED } else { OK }, "GET", &[], json!({}), 200, 2),
         ("a reset too", |n| if n == 0 { None } else { OK }, "GET", &[], json!({}), 200, 2),
@@ -119,6 +119,34 @@ fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
         ),
         ("a POST is not repeated", |_| UNAVAILABLE, "POST", &[], json!({}), 503, 1),
         ("a keyed POST is", |n| if n == 0 { None } else { OK }, "POST", &[("Idempotency-Key", "k")], json!({}), 200, 2),
+        (
+            "nor is a refusal after a try that may have been done",
+            |n| if n == 0 { None } else { UNAVAILABLE },
+            "DELETE",
+            &[],
+            json!({}),
+            502,
+            2,
+        ),
+        (
+            "nor that nothing is there after it",
+            |n| if n == 0 { None } else { Some("404 Not Found") },
+            "DELETE",
+            &[],
+            json!({}),
+            502,
+            2,
+        ),
+        (
+            "a read has nothing to be unsure of",
+            |n| if n == 0 { None } else { UNAVAILABLE },
+            "GET",
+            &[],
+            json!({}),
+            503,
+            2,
+        ),
+        ("a refusal after a refusal is one", |_| UNAVAILABLE, "DELETE", &[], json!({}), 503, 2),
         ("a 404 is an answer", |_| Some("404 Not Found"), "GET", &[], json!({}), 404, 1),
         (
             "a late try is where that is asked for",
