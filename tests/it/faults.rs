@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-
 use scalelab::archive::Archive;
 use scalelab::database::Server;
 use scalelab::deploy::Deployment;
