@@ -504,7 +504,7 @@ impl Collected {
                     // The seconds from the oldest open one on are not complete.
                     open_from = open_from.min(record.second);
                 } else {
-                    ops_read = ops_read.max(record.seq);
+                    pass(&mut ops_read, record.seq, "seconds of operations", started)?;
                     self.seen_counted |= self.counted == Some(record.kind.as_str());
                     let of_second = self.waiting.entry(record.second).or_default();
                     of_second.entry(record.kind.clone()).or_default().merge(&record);
@@ -513,7 +513,7 @@ impl Collected {
             let Participant { role, replica, .. } = &started.participant;
             for line in admin.series(series_read)?.lines() {
                 let point: kit::series::Point = serde_json::from_str(line)?;
-                series_read = series_read.max(point.seq);
+                pass(&mut series_read, point.seq, "gauges", started)?;
                 let t_s = point.at_ns.saturating_sub(origin_ns) as f64 / 1e9;
                 if point.name == "users" {
                     self.users.entry(index).or_default().insert(t_s as u32, point.value.unwrap_or(0.0));
@@ -524,7 +524,7 @@ impl Collected {
             let told = admin.journal(journal_read)?;
             for line in told.lines() {
                 let line: kit::journal::Line<kit::batch::Entry> = serde_json::from_str(line)?;
-                journal_read = journal_read.max(line.seq);
+                pass(&mut journal_read, line.seq, "entries of the journal", started)?;
                 self.journal.push(line.entry);
             }
             files.journal(&told)?;
@@ -599,6 +599,20 @@ impl Collected {
         }
         Ok(())
     }
+}
+
+/// Passes on to the next of what a role tells in a row. It keeps what nobody has read for a while and no longer, and a
+/// trial that lacks some of it must not look whole.
+fn pass(read: &mut u64, seq: u64, what: &str, started: &Started) -> anyhow::Result<()> {
+    let lost = seq.saturating_sub(*read + 1);
+    *read = seq;
+    let Participant { role, replica, .. } = &started.participant;
+    anyhow::ensure!(
+        lost == 0,
+        "{lost} {what} of {role} {replica} are lost, because they were not read in time; give the lab more CPU time, or \
+         have fewer told (a longer batch interval, a lower rate)"
+    );
+    Ok(())
 }
 
 /// Stops what makes the load, then what measures beside it, and waits until what they had begun has ended, or been
@@ -737,5 +751,19 @@ impl Drop for Running {
         }
         // Databases are dropped once nobody uses them.
         self.started.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_role_forgot_before_it_was_read_is_told() {
+        let (mut read, of) = (4, Started::external());
+        assert!([5, 6, 7].iter().all(|seq| pass(&mut read, *seq, "gauges", &of).is_ok()));
+        let error = pass(&mut read, 11, "gauges", &of).unwrap_err().to_string();
+        assert!(error.starts_with("3 gauges of") && error.contains("were not read in time"), "{error}");
+        assert!(pass(&mut read, 12, "gauges", &of).is_ok());
     }
 }

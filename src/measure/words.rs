@@ -120,6 +120,7 @@ fn meaning(guard: &str) -> &str {
         "receiver-held" => "the receiver did not take all that was due",
         "records-not-followed" => "not all records were followed",
         "backlog" => "the stream fell behind",
+        "batches-failed" => "batches failed",
         _ => "it is doubtful",
     }
 }
