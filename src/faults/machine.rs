@@ -11,12 +11,7 @@ use crate::deploy::trial::READY_WITHIN;
 use crate::deploy::{Launch, Replica};
 
 /// Takes so many CPUs' worth of time, or so much memory, beside a replica.
-pub(super) fn hog<'s>(
-    stage: &'s Stage<'_>,
-    planned: &Planned,
-    cpus: f64,
-    bytes: u64,
-) -> anyhow::Result<Effect<'s>> {
+pub(super) fn hog<'s>(stage: &'s Stage<'_>, planned: &Planned, cpus: f64, bytes: u64) -> anyhow::Result<Effect<'s>> {
     let slot = stage.running.slot(&planned.role, planned.replica)?;
     let (on_cpus, log) = slot.beside();
     let log = log.ok_or_else(|| anyhow::anyhow!("nobody here has started {}", slot.name()))?;

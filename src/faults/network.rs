@@ -8,11 +8,7 @@ use crate::deploy::AdminClient;
 use crate::proxy::LinkFault;
 
 /// Breaks a link, or, where nobody is named, the links of all who talk to the role.
-pub(super) fn break_link<'s>(
-    stage: &'s Stage<'_>,
-    planned: &Planned,
-    fault: &LinkFault,
-) -> anyhow::Result<Effect<'s>> {
+pub(super) fn break_link<'s>(stage: &'s Stage<'_>, planned: &Planned, fault: &LinkFault) -> anyhow::Result<Effect<'s>> {
     let is_meant = |link: &&crate::deploy::running::Link| {
         let caller = planned.from.as_deref();
         link.role == planned.role

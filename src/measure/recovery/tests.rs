@@ -227,7 +227,9 @@ fn users_who_wait_send_less_and_that_is_their_outage() {
 
 #[test]
 fn chance_alone_is_absorbed() {
-    for (rate, fails, is_closed) in [(60.0, 0.0, false), (150.0, 0.002, false), (150.0, 0.002, true), (300.0, 0.0, true)] {
+    for (rate, fails, is_closed) in
+        [(60.0, 0.0, false), (150.0, 0.002, false), (150.0, 0.002, true), (300.0, 0.0, true)]
+    {
         let count = |wanted: fn(&Recovery) -> bool| {
             let one = |seed: u64| {
                 let rng = std::cell::RefCell::new(kit::rng(seed, "test"));
