@@ -17,6 +17,7 @@ use crate::run::{self, Options};
 use crate::verdict::Slo;
 use crate::{compare, dashboard, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
 
+mod fail;
 mod stream;
 
 /// What happens when it grows? Runs systems under load, measures them, and explains the result.
@@ -224,6 +225,8 @@ struct ServeArgs {
 enum Arch {
     /// Compare the architectures over a range of users
     Sweep(SweepArgs),
+    /// Let one service fail under steady load: how long do users suffer, and is anything lost?
+    Fail(fail::FailArgs),
 }
 
 #[derive(Args)]
@@ -277,6 +280,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run_verb(&args)?,
         Command::Load(args) => load_url::run(&args)?,
         Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
+        Command::Arch(Arch::Fail(args)) => start(args.experiment()?, &args.common())?,
         Command::Stream(verb) => stream::run(&verb)?,
         Command::Exercise(verb) => exercise::run(&verb)?,
         Command::Up(args) => up::run(&args)?,

@@ -19,6 +19,7 @@ pub mod keeps_up;
 pub mod knee;
 pub mod lost;
 pub mod ops_log;
+mod recovered_words;
 pub mod recovery;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -129,6 +129,7 @@ impl Bench<'_> {
             duration: None,
             threads: Some(1),
             insecure: false,
+            history: false,
         };
         change(&mut settings);
         // Held, so that nothing comes out of the other end.

@@ -12,6 +12,8 @@ use crate::measure::{
     Bracket, CellRecovery, CellSummary, Guard, StreamState, StudySummary, TrialSummary, guards, search, stream, study,
 };
 
+mod writes;
+
 /// One objective, as written: `p95 <= 250ms`.
 ///
 /// `[wait|work] METRIC OP VALUE`, with `p50 p90 p95 p99 p99.9 avg mean max` against a duration (`250ms`, `1.5s`,

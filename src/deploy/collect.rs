@@ -8,6 +8,7 @@ use std::ops::Range;
 use kit::{Clock, OpsRecord};
 
 use super::AdminClient;
+use super::history::History;
 use super::running::{Running, Slot};
 use super::trial::Site;
 use crate::archive::TrialFiles;
@@ -15,7 +16,7 @@ use crate::experiment::Trial;
 use crate::faults::Injection;
 use crate::load::Step;
 use crate::measure::abort::{Abort, Watch};
-use crate::measure::{OpsLog, Participant, Sample, TrialRecord, summarize_second};
+use crate::measure::{Lost, OpsLog, Participant, Sample, TrialRecord, summarize_second};
 use crate::report::csv;
 
 /// What was read so far.
@@ -40,6 +41,10 @@ pub struct Collected {
     aborted: Option<String>,
     /// What was read last from each.
     read: BTreeMap<usize, Read>,
+    /// Each operation, where that is asked for.
+    pub history: Option<History>,
+    /// What became of the writes, where that was checked.
+    pub lost: Option<Lost>,
 }
 
 /// Sequence numbers of what was read last of one life of a replica.
@@ -49,6 +54,7 @@ struct Read {
     ops: u64,
     series: u64,
     journal: u64,
+    history: u64,
 }
 
 /// When a trial began.
@@ -104,6 +110,8 @@ impl Collected {
             watch: None,
             aborted: None,
             read: BTreeMap::new(),
+            history: None,
+            lost: None,
         })
     }
 
@@ -129,6 +137,9 @@ impl Collected {
                     let points = admin.series(read.series)?;
                     self.keep_gauges(index, slot, &points, origin, &mut read, &mut samples)?;
                     self.read_journal(admin, &mut read, files)?;
+                    if let Some(history) = &mut self.history {
+                        history.read(admin, &mut read.history, files)?;
+                    }
                     self.read.insert(index, read);
                     anyhow::Ok(())
                 });
@@ -229,7 +240,7 @@ impl Collected {
         faults: Vec<Injection>,
         failure: Option<String>,
     ) -> TrialRecord {
-        let Self { ops, series, journal, .. } = self;
+        let Self { ops, series, journal, history, lost, .. } = self;
         let load = site.experiment.load.at(&trial.levels);
         let scenario = site.system.scenario(site.experiment, &trial.levels);
         TrialRecord {
@@ -243,8 +254,8 @@ impl Collected {
             participants,
             failure,
             faults,
-            lost: None,
-            users: BTreeMap::new(),
+            lost,
+            users: history.map(|history| history.users).unwrap_or_default(),
             repeatable: repeatable(&scenario.steps),
         }
     }

@@ -9,23 +9,17 @@ use std::io::{BufRead, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::RoleConfig;
-use crate::extension::Extension;
 use crate::gate::Gate;
-use crate::journal::Journal;
-use crate::recorder::Recorder;
-use crate::role::{Control, Env, Phase, Role, Status};
-use crate::series::Series;
+use crate::role::{Env, Phase, Role};
 use crate::shutdown::{self, HARD_DEADLINE, Stopper};
 
 /// The first line a role's process prints, once its sockets are bound and it has not refused its configuration.
@@ -163,17 +157,7 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
     let listener = bind(config.bind, role.name)?;
     let addr = listener.local_addr()?;
     let (stopper, shutdown) = shutdown::channel();
-    let admin = Admin {
-        clock: clock.clone(),
-        recorder: Recorder::default(),
-        series: Series::default(),
-        journal: Journal::default(),
-        history: Journal::with_capacity(admin::HISTORY),
-        extension: Extension::default(),
-        control: Control::default(),
-        status: Status::new(Some(addr)),
-        metrics: Arc::new(Mutex::new(Registry::default())),
-    };
+    let admin = Admin::new(clock.clone(), Some(addr));
     let thread_prefix = unique_thread_prefix();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let env = Env {

@@ -17,6 +17,7 @@ pub mod host;
 pub mod http;
 pub mod journal;
 mod latencies;
+mod metrics;
 pub mod op;
 pub mod recorder;
 pub mod role;

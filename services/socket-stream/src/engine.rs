@@ -31,7 +31,7 @@ use self::inbox::{Inbox, Memory, Spare};
 use self::ledger::{Ledger, Note};
 use self::signal::Signal;
 use crate::ops::Ops;
-use crate::policy::{Driver, Start};
+use crate::policy::{Driver, RateLimiter, Start};
 use crate::settings::{KEPT_IN_TURN, Settings};
 use crate::stream::Job;
 
@@ -127,7 +127,9 @@ fn engine(env: &Env, settings: Settings, notes: mpsc::Sender<Note>) -> anyhow::R
         foreign: settings.source.is_some(),
         signal: Signal::new(clock.clone()),
         memory: Memory::new(clock.clone(), settings.memory_bytes),
-        inboxes: (0..settings.running_receivers()).map(|stream| Inbox::new(stream, settings.max_rate)).collect(),
+        inboxes: (0..settings.running_receivers())
+            .map(|stream| Inbox::new(stream, RateLimiter::of(&settings)))
+            .collect(),
         spare: Spare::default(),
         notes,
         core: OnceLock::new(),

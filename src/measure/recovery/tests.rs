@@ -360,7 +360,7 @@ fn gauges_tell_what_the_system_knew_and_how_often_it_tried() {
     assert_eq!(summary.availability_repeatable_percent, Some(90.0));
     let by_user = summary.by_user.unwrap();
     assert_eq!((by_user.users, by_user.worst, by_user.median, by_user.mean), (3, 50.0, 90.0, 80.0));
-    let without = super::tests::summary(&plain(60, vec![injection(30.0, 30.0, 36.0, 36.0)], out(30..36)));
+    let without = self::summary(&plain(60, vec![injection(30.0, 30.0, 36.0, 36.0)], out(30..36)));
     for key in ["amplification", "by_user", "availability_repeatable_percent"] {
         assert!(without.null_reasons.contains_key(key), "{key}");
     }
