@@ -39,6 +39,7 @@ fn run(folder: &Path, text: &str, deployment: &str) -> TrialRecord {
         databases: &Server::Sqlite,
         budget: &pinning::budget(&pinning::allowed()),
         run: "f",
+        machine: None,
         journal: &journal,
         interrupt: &Interrupt::default(),
         progress: &|_, _| {},
