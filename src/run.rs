@@ -310,6 +310,7 @@ fn with_input<T>(
     let notes = system.map(|system| system.notes(&experiment)).unwrap_or_default();
     let model = |levels: &Levels| system?.highest_stable_rate(&experiment, levels);
     let journals = journals(archive, study, &trials)?;
+    let tries = tries(archive, &trials)?;
     body(&ReportInput {
         experiment: &experiment,
         study,
@@ -319,8 +320,15 @@ fn with_input<T>(
         planned: plan.len(),
         notes: &notes,
         journals: &journals,
+        tries: &tries,
         highest_stable_rate: Some(&model),
     })
+}
+
+/// How often the roles of trials with faults tried at their upstreams, where they tell it.
+fn tries(archive: &Archive, trials: &[TrialSummary]) -> anyhow::Result<report::Gauges> {
+    let with_faults = trials.iter().filter(|trial| trial.recovery.is_some());
+    with_faults.map(|trial| Ok((trial.name.clone(), archive.gauge(&trial.name, "tries")?))).collect()
 }
 
 /// What the engines of a stream told, where the report shows it over time: in a study of one cell.

@@ -3,6 +3,7 @@
 //! A replica that is down or held is not read. One that was started again numbers what it tells from 1 anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use kit::{Clock, OpsRecord};
 
@@ -14,7 +15,8 @@ use crate::archive::TrialFiles;
 use crate::experiment::Trial;
 use crate::faults::Injection;
 use crate::load::Step;
-use crate::measure::{Lost, OpsLog, Participant, Sample, TrialRecord};
+use crate::measure::abort::{Abort, Watch};
+use crate::measure::{Lost, OpsLog, Participant, Sample, TrialRecord, summarize_second};
 use crate::report::csv;
 
 /// What was read so far.
@@ -34,6 +36,9 @@ pub struct Collected {
     waiting: BTreeMap<u32, BTreeMap<String, OpsRecord>>,
     /// The gauge `users` of each generator, by second.
     users: BTreeMap<usize, BTreeMap<u32, f64>>,
+    /// Looks whether the trial is to be ended early, and why it was found to be.
+    watch: Option<(Watch, Range<u32>)>,
+    aborted: Option<String>,
     /// What was read last from each.
     read: BTreeMap<usize, Read>,
     /// Each operation, where that is asked for.
@@ -90,7 +95,7 @@ pub fn sample(
 }
 
 impl Collected {
-    /// Nothing yet.
+    /// Nothing yet. Of a trial in which something is broken the gauges of all roles under test are read.
     pub fn new(counted: Option<&'static str>, all_gauges: bool) -> anyhow::Result<Self> {
         Ok(Self {
             counted,
@@ -102,10 +107,22 @@ impl Collected {
             totals: OpsRecord::default(),
             waiting: BTreeMap::new(),
             users: BTreeMap::new(),
+            watch: None,
+            aborted: None,
             read: BTreeMap::new(),
             history: None,
             lost: None,
         })
+    }
+
+    /// Looks from now on, in a window, whether the trial is to be ended early.
+    pub fn watch(&mut self, abort: Option<&Abort>, window: &Range<u32>) {
+        self.watch = abort.map(|abort| (Watch::new(abort), window.clone()));
+    }
+
+    /// Why the trial is to be ended early, if so.
+    pub fn aborted(&self) -> Option<String> {
+        self.aborted.as_ref().map(|why| format!("aborted: {why}"))
     }
 
     /// Takes what was measured since the last read: operations, gauges, journal.
@@ -205,7 +222,7 @@ impl Collected {
         &mut self,
         site: &Site<'_>,
         trial: &Trial,
-        window: &std::ops::Range<u32>,
+        window: &Range<u32>,
         origin: Origin,
         files: &mut TrialFiles,
     ) -> anyhow::Result<()> {
@@ -261,6 +278,12 @@ impl Collected {
             let counts = |kind: &str| !self.seen_counted || self.counted == Some(kind);
             kinds.iter().filter(|(kind, _)| counts(kind)).for_each(|(_, of_kind)| record.merge(of_kind));
             self.totals.merge(&record);
+            record.second = second;
+            if let Some((watch, window)) = &mut self.watch
+                && let Some(why) = watch.see(&summarize_second(&record, window))
+            {
+                self.aborted.get_or_insert(why);
+            }
             let unix_s = (origin.unix_s + f64::from(second)) as u64;
             files.history(&csv::history_row(unix_s, self.users_at(second), &record, &self.totals))?;
         }

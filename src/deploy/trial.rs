@@ -160,6 +160,7 @@ fn measure(
         processes: site.processes,
         journal: site.journal,
     };
+    collected.watch(site.experiment.abort_when.as_ref(), &window);
     let mut measuring = Measuring { site, trial, running, origin, clock, files, collected };
     let (injections, failure) = thread::scope(|scope| {
         // Whatever happens in here, the threads that inject are told to heal and end, and waited for.
@@ -199,7 +200,7 @@ impl Measuring<'_, '_> {
             if now < next && self.site.interrupt.wait(Duration::from_nanos(next - now)) {
                 return Ok(None);
             }
-            let failure = self.look()?;
+            let failure = self.look()?.or_else(|| self.collected.aborted());
             if failure.is_some() || next >= end_ns {
                 return Ok(failure);
             }
