@@ -120,7 +120,7 @@ pub fn read_back(wanted: &ReadBack<'_>) -> anyhow::Result<Option<Vec<Found>>> {
         mine.map(|user| reader.user(*user)).collect::<Vec<_>>()
     };
     let found: Vec<Found> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(&read)).collect();
+        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(read)).collect();
         let ended = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a reader panicked")));
         ended.collect::<anyhow::Result<Vec<_>>>().map(|found| found.into_iter().flatten().collect())
     })?;
