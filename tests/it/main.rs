@@ -13,6 +13,7 @@ mod heal;
 mod invariants;
 mod lab;
 mod load;
+mod lost;
 mod page;
 mod stream;
 mod stream_cli;
