@@ -133,7 +133,7 @@ fn every_injection_has_its_row() {
 fn what_was_usual_has_its_row() {
     let rows: Vec<String> =
         fault_tables::usual(&stopped().input()).rows.iter().take(1).map(|row| row.join(" | ")).collect();
-    expect!["000_microservices_r0 | stop-start of task-service 1 | 18 of 1 s, from 10 s to 28 s | 120 rps | 6 ms | 111 rps | 1 % | 7.5 ms"].assert_eq(&rows.join("\n"));
+    expect!["000_microservices_r0 | stop-start | task-service 1 | 18 × 1 s | 10 s | 28 s | 120 rps | 6 ms | 111 rps | 1 % | 7.5 ms"].assert_eq(&rows.join("\n"));
 }
 
 #[test]

@@ -71,7 +71,13 @@ pub fn origin(trial: &TrialSummary) -> f64 {
 
 /// The outage-equivalent seconds of all injections of a trial together.
 pub fn outage(trial: &TrialSummary) -> Option<f64> {
-    injections(trial).iter().filter_map(|recovery| recovery.outage_equivalent_s).reduce(|a, b| a + b)
+    felt(trial).filter_map(|recovery| recovery.outage_equivalent_s).reduce(|a, b| a + b)
+}
+
+/// The injections of a trial that count: what struck together was felt once, what was skipped not at all.
+pub fn felt(trial: &TrialSummary) -> impl Iterator<Item = &Recovery> {
+    let counts = |recovery: &&Recovery| recovery.together_with.is_none() && recovery.injection.skipped.is_none();
+    injections(trial).iter().filter(counts)
 }
 
 impl<'a> Arm<'a> {
@@ -123,10 +129,13 @@ pub fn target(injection: &Injection) -> String {
     }
 }
 
-/// When users were served as before, in seconds since the trial's start; none where it was not, or never left the band.
+/// When users were served as before, for good, in seconds since the trial's start; none where it was not, or never left the
+/// band, or where another injection stands for this one.
 pub fn recovered_s(recovery: &Recovery) -> Option<f64> {
-    match (recovery.injection.effect_s, recovery.recovered) {
-        (Some(effect), Recovered::After(s)) => Some(effect + s),
+    match (recovery.injection.effect_s, recovery.recovered, recovery.relapsed_s) {
+        _ if recovery.together_with.is_some() => None,
+        (_, Recovered::After(_), Some(_)) => recovery.suffered_to_s,
+        (Some(effect), Recovered::After(s), None) => Some(effect + s),
         _ => None,
     }
 }

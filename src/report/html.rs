@@ -128,7 +128,7 @@ fn table(table: &Table) -> String {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
             // A sentence in a wide table would else be as narrow as its longest word.
-            _ if cell.chars().count() > 40 => format!("<td class=\"words\">{}</td>", value(cell)),
+            _ if cell.chars().count() > 24 => format!("<td class=\"words\">{}</td>", value(cell)),
             _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
@@ -437,7 +437,8 @@ fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annot
         stroke["type"] = "line".into();
         stroke["line"] = serde_json::json!({ "color": color, "width": 2, "dash": "dash" });
         shapes.push(stroke);
-        if !line.label.is_empty() && !(vertical && flags::has(panel)) {
+        let is_flagged = vertical && flags::has(panel);
+        if !is_flagged && !line.label.is_empty() {
             annotations.push(line_label(line, panel, &refs, &color));
         }
     }
