@@ -377,11 +377,11 @@ fn curve(label: &str, color: usize, trial: &TrialSummary, shift: f64, style: Sty
         let null_reason = y.is_none().then(|| "no operation in this second".to_owned());
         Point { x: f64::from(second.second) + 0.5 + shift, y, n: 1, null_reason, ..Point::default() }
     };
-    FigureCurve { label: label.to_owned(), color, points: trial.seconds.iter().map(point).collect(), style }
+    FigureCurve { label: label.to_owned(), color, points: faults::watched(trial).iter().map(point).collect(), style }
 }
 
 fn end_of(trial: &TrialSummary) -> f64 {
-    trial.seconds.last().map_or(0.0, |second| f64::from(second.second) + 1.0)
+    faults::watched(trial).last().map_or(0.0, |second| f64::from(second.second) + 1.0)
 }
 
 /// A wait for a time-out is a thousand times as long as an answer.

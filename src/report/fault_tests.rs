@@ -211,3 +211,12 @@ fn where_every_fault_was_skipped_only_the_table_tells_of_it() {
     assert_eq!(super::figures::lead(&fixture.input()), "latency_over_time");
     assert_eq!(fault_tables::injections(&fixture.input()).rows[0][9], "skipped: no netem");
 }
+
+#[test]
+fn the_rest_of_the_schedule_after_the_measured_window_is_not_drawn() {
+    let mut fixture = repeated();
+    let last = fixture.trials[0].seconds.last_mut().unwrap();
+    (last.measured, last.ok) = (false, 1);
+    let figure = of(&drawn(&fixture), "error_rate_over_time");
+    assert_eq!(figure.panels[0].curves[0].points.last().map(|point| (point.x, point.y)), Some((68.5, Some(0.0))));
+}

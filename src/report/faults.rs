@@ -183,10 +183,10 @@ pub fn tries(samples: &[Sample], trial: &TrialSummary) -> BTreeMap<u32, f64> {
     for readings in by_replica.values() {
         for pair in readings.windows(2) {
             let [(from, before), (to, after)] = [pair[0], pair[1]];
-            let middle = (from + to) / 2.0;
-            // Readings come once a second; a longer gap says nothing of the seconds within it.
-            if (0.5..=1.5).contains(&(to - from)) && after >= before && middle >= 0.0 {
-                *rates.entry(middle as u32).or_default() += (after - before) / (to - from);
+            // Readings come once a second; a longer gap says nothing of the seconds within it. What is told counts for the
+            // second of the telling: at most a second late, and never before its cause.
+            if (0.5..=1.5).contains(&(to - from)) && after >= before && from >= 0.0 {
+                *rates.entry(to as u32).or_default() += (after - before) / (to - from);
             }
         }
     }
@@ -195,4 +195,11 @@ pub fn tries(samples: &[Sample], trial: &TrialSummary) -> BTreeMap<u32, f64> {
         Some((second.second, rate / second.offered as f64))
     };
     trial.seconds.iter().filter_map(ratio).collect()
+}
+
+/// The seconds of a trial until the end of its measured window: what comes after is the rest of the schedule, not what the
+/// system does.
+pub fn watched(trial: &TrialSummary) -> &[SecondSummary] {
+    let end = trial.seconds.iter().rposition(|second| second.measured).map_or(trial.seconds.len(), |last| last + 1);
+    &trial.seconds[..end]
 }
