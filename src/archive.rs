@@ -1,6 +1,7 @@
 //! The archive of a run: the only module that knows file names.
 //!
-//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl`, `faults.jsonl` and logs grow
+//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl`, `history.jsonl`,
+//! `faults.jsonl` and logs grow
 //! while a trial runs; everything else is written whole, beside its place and then moved there, so a reader never sees half a file.
 
 use std::collections::BTreeMap;
@@ -18,14 +19,18 @@ use crate::error::{input, surroundings};
 use crate::experiment::{Experiment, Trial, file};
 use crate::faults::Injection;
 use crate::load::Scenario;
-use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
+use crate::measure::{OpsLog, Sample, StudySummary, TrialRecord, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
 
+mod failure;
 pub mod follow;
 
 /// What the engine of a stream tells during a trial.
 const JOURNAL: &str = "batches.jsonl";
+
+/// What users did during a trial, a line an operation.
+const OPERATIONS: &str = "history.jsonl";
 
 /// What was injected into a trial, while it runs.
 const FAULTS: &str = "faults.jsonl";
@@ -144,9 +149,7 @@ impl Archive {
     /// # Errors
     /// As [`Archive::write`].
     pub fn write_experiment(&self, experiment: &Experiment) -> anyhow::Result<()> {
-        let scenario = experiment.scenario.as_ref().map(Scenario::without_secrets);
-        let kept = Experiment { scenario, ..experiment.clone() };
-        self.write("experiment.toml", kept.to_toml().as_bytes())
+        self.write("experiment.toml", without_secrets(experiment).to_toml().as_bytes())
     }
 
     /// Writes the machine and the conditions of the run.
@@ -286,6 +289,28 @@ impl Archive {
         self.write_json("all_results.json", &self.results()?)
     }
 
+    /// Writes what faults did to a trial: `recovery.json` where there were some or its writes were checked, and
+    /// `failure_results.json`, everything over time, where there were some.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_failure(
+        &self,
+        experiment: &Experiment,
+        record: &TrialRecord,
+        summary: &TrialSummary,
+    ) -> anyhow::Result<()> {
+        let folder = format!("trials/{}", summary.name);
+        if !record.faults.is_empty() || summary.lost.is_some() {
+            self.write_json(&format!("{folder}/recovery.json"), &failure::recovery(record, summary))?;
+        }
+        if !record.faults.is_empty() {
+            let results = failure::results(experiment, record, summary)?;
+            self.write_json(&format!("{folder}/failure_results.json"), &results)?;
+        }
+        Ok(())
+    }
+
     /// Starts the folder of a trial, empty even when an earlier attempt left something.
     ///
     /// # Errors
@@ -306,10 +331,17 @@ impl Archive {
             series: grow("series.csv", "t_s,name,role,replica,value")?,
             history: grow("stats_history.csv", csv::HISTORY_HEADER)?,
             journal: None,
+            operations: None,
             faults: None,
             folder,
         })
     }
+}
+
+/// As an archive keeps it.
+fn without_secrets(experiment: &Experiment) -> Experiment {
+    let scenario = experiment.scenario.as_ref().map(Scenario::without_secrets);
+    Experiment { scenario, ..experiment.clone() }
 }
 
 /// The files of a trial that grow while it runs.
@@ -319,6 +351,8 @@ pub struct TrialFiles {
     history: BufWriter<File>,
     /// Only streams have one.
     journal: Option<File>,
+    /// Only trials whose writes are checked have one.
+    operations: Option<File>,
     /// Only trials with faults have one.
     faults: Option<File>,
 }
@@ -361,15 +395,15 @@ impl TrialFiles {
     /// # Errors
     /// As [`TrialFiles::series`].
     pub fn journal(&mut self, lines: &str) -> anyhow::Result<()> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let path = self.folder.join(JOURNAL);
-        let file = match &mut self.journal {
-            Some(file) => file,
-            none => none.insert(File::create(&path).map_err(|error| refused(&path, &error))?),
-        };
-        file.write_all(lines.as_bytes()).map_err(|error| refused(&path, &error))
+        grow(&self.folder.join(JOURNAL), &mut self.journal, lines)
+    }
+
+    /// Adds lines of the history of operations as they were read, each with its end; the first ones make the file.
+    ///
+    /// # Errors
+    /// As [`TrialFiles::series`].
+    pub fn operations(&mut self, lines: &str) -> anyhow::Result<()> {
+        grow(&self.folder.join(OPERATIONS), &mut self.operations, lines)
     }
 
     /// Tells an injection as far as it has come; `place` is its own among those of the trial, from 0. Told again with every
@@ -378,14 +412,9 @@ impl TrialFiles {
     /// # Errors
     /// As [`TrialFiles::series`].
     pub fn fault(&mut self, place: usize, injection: &Injection) -> anyhow::Result<()> {
-        let path = self.folder.join(FAULTS);
-        let file = match &mut self.faults {
-            Some(file) => file,
-            none => none.insert(File::create(&path).map_err(|error| refused(&path, &error))?),
-        };
         let line = FaultLine { place, injection: injection.clone() };
         let line = serde_json::to_string(&line).context("writing a fault")? + "\n";
-        file.write_all(line.as_bytes()).map_err(|error| refused(&path, &error))
+        grow(&self.folder.join(FAULTS), &mut self.faults, &line)
     }
 
     /// Writes what is written whole once the trial has ended: the interval log, and the tables by kind.
@@ -406,6 +435,18 @@ impl TrialFiles {
         write("stats.csv", csv::stats_csv(ops, window.clone(), method, measured_s).as_bytes())?;
         write("failures.csv", csv::failures_csv(ops, window, method, start_unix_s as u64).as_bytes())
     }
+}
+
+/// Adds lines to a file, which the first ones make.
+fn grow(path: &Path, file: &mut Option<File>, lines: &str) -> anyhow::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let file = match file {
+        Some(file) => file,
+        none => none.insert(File::create(path).map_err(|error| refused(path, &error))?),
+    };
+    file.write_all(lines.as_bytes()).map_err(|error| refused(path, &error))
 }
 
 /// The injections of a trial by their places, each as its last line has it.

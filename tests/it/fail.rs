@@ -11,7 +11,7 @@ fn flags_make_an_experiment_that_can_be_read() {
     for (flags, expected) in [
         (
             &[][..],
-            &["kind = \"restart\"", "role = \"task-service\"", "at = \"30s\"", "users = 100", "duration = \"1m23s\""][..],
+            &["kind = \"restart\"", "role = \"task-service\"", "at = \"30s\"", "users = 100", "duration = \"83s\""][..],
         ),
         (&["--target-service", "tasktracker_user_service"], &["role = \"user-service\""]),
         (&["--architecture", "monolith"], &["role = \"monolith\"", "architecture = [\"monolith\"]"]),
