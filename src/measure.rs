@@ -19,6 +19,7 @@ pub mod keeps_up;
 pub mod knee;
 pub mod lost;
 pub mod ops_log;
+mod recovered_words;
 pub mod recovery;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -36,7 +37,7 @@ pub use ops_log::OpsLog;
 pub use recovery::{CellRecovery, RecoverySummary};
 pub use stream::{StreamState, StreamSummary};
 pub use study::summarize_study;
-pub use trial::summarize_trial;
+pub use trial::{summarize_second, summarize_trial};
 
 /// A gauge of one replica at one time; one row of `series.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,17 +3,20 @@
 //! A replica that is down or held is not read. One that was started again numbers what it tells from 1 anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use kit::{Clock, OpsRecord};
 
 use super::AdminClient;
+use super::history::History;
 use super::running::{Running, Slot};
 use super::trial::Site;
 use crate::archive::TrialFiles;
 use crate::experiment::Trial;
 use crate::faults::Injection;
 use crate::load::Step;
-use crate::measure::{OpsLog, Participant, Sample, TrialRecord};
+use crate::measure::abort::{Abort, Watch};
+use crate::measure::{Lost, OpsLog, Participant, Sample, TrialRecord, summarize_second};
 use crate::report::csv;
 
 /// What was read so far.
@@ -33,8 +36,15 @@ pub struct Collected {
     waiting: BTreeMap<u32, BTreeMap<String, OpsRecord>>,
     /// The gauge `users` of each generator, by second.
     users: BTreeMap<usize, BTreeMap<u32, f64>>,
+    /// Looks whether the trial is to be ended early, and why it was found to be.
+    watch: Option<(Watch, Range<u32>)>,
+    aborted: Option<String>,
     /// What was read last from each.
     read: BTreeMap<usize, Read>,
+    /// Each operation, where that is asked for.
+    pub history: Option<History>,
+    /// What became of the writes, where that was checked.
+    pub lost: Option<Lost>,
 }
 
 /// Sequence numbers of what was read last of one life of a replica.
@@ -44,6 +54,7 @@ struct Read {
     ops: u64,
     series: u64,
     journal: u64,
+    history: u64,
 }
 
 /// When a trial began.
@@ -84,7 +95,7 @@ pub fn sample(
 }
 
 impl Collected {
-    /// Nothing yet.
+    /// Nothing yet. Of a trial in which something is broken the gauges of all roles under test are read.
     pub fn new(counted: Option<&'static str>, all_gauges: bool) -> anyhow::Result<Self> {
         Ok(Self {
             counted,
@@ -96,8 +107,22 @@ impl Collected {
             totals: OpsRecord::default(),
             waiting: BTreeMap::new(),
             users: BTreeMap::new(),
+            watch: None,
+            aborted: None,
             read: BTreeMap::new(),
+            history: None,
+            lost: None,
         })
+    }
+
+    /// Looks from now on, in a window, whether the trial is to be ended early.
+    pub fn watch(&mut self, abort: Option<&Abort>, window: &Range<u32>) {
+        self.watch = abort.map(|abort| (Watch::new(abort), window.clone()));
+    }
+
+    /// Why the trial is to be ended early, if so.
+    pub fn aborted(&self) -> Option<String> {
+        self.aborted.as_ref().map(|why| format!("aborted: {why}"))
     }
 
     /// Takes what was measured since the last read: operations, gauges, journal.
@@ -112,6 +137,9 @@ impl Collected {
                     let points = admin.series(read.series)?;
                     self.keep_gauges(index, slot, &points, origin, &mut read, &mut samples)?;
                     self.read_journal(admin, &mut read, files)?;
+                    if let Some(history) = &mut self.history {
+                        history.read(admin, &mut read.history, files)?;
+                    }
                     self.read.insert(index, read);
                     anyhow::Ok(())
                 });
@@ -194,7 +222,7 @@ impl Collected {
         &mut self,
         site: &Site<'_>,
         trial: &Trial,
-        window: &std::ops::Range<u32>,
+        window: &Range<u32>,
         origin: Origin,
         files: &mut TrialFiles,
     ) -> anyhow::Result<()> {
@@ -212,7 +240,7 @@ impl Collected {
         faults: Vec<Injection>,
         failure: Option<String>,
     ) -> TrialRecord {
-        let Self { ops, series, journal, .. } = self;
+        let Self { ops, series, journal, history, lost, .. } = self;
         let load = site.experiment.load.at(&trial.levels);
         let scenario = site.system.scenario(site.experiment, &trial.levels);
         TrialRecord {
@@ -226,8 +254,8 @@ impl Collected {
             participants,
             failure,
             faults,
-            lost: None,
-            users: BTreeMap::new(),
+            lost,
+            users: history.map(|history| history.users).unwrap_or_default(),
             repeatable: repeatable(&scenario.steps),
         }
     }
@@ -250,6 +278,12 @@ impl Collected {
             let counts = |kind: &str| !self.seen_counted || self.counted == Some(kind);
             kinds.iter().filter(|(kind, _)| counts(kind)).for_each(|(_, of_kind)| record.merge(of_kind));
             self.totals.merge(&record);
+            record.second = second;
+            if let Some((watch, window)) = &mut self.watch
+                && let Some(why) = watch.see(&summarize_second(&record, window))
+            {
+                self.aborted.get_or_insert(why);
+            }
             let unix_s = (origin.unix_s + f64::from(second)) as u64;
             files.history(&csv::history_row(unix_s, self.users_at(second), &record, &self.totals))?;
         }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::collect::{Collected, Origin, sample};
+use super::history::History;
 use super::running::{Running, tell_start};
 use super::start::Starting;
 use super::{Deployment, pinning};
@@ -107,10 +108,14 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
     }
     let Starting { mut running, .. } = starting;
     let mut collected = Collected::new(site.system.counted_kind(), !planned.is_empty())?;
+    collected.history = History::of(site, trial);
     files.series(set_up.as_slice())?;
     collected.series.extend(set_up);
     let (injections, failure) = measure(site, trial, &plan, &planned, &running, files, &mut collected)?;
     // Here everything is healed and ready, and nothing is being sent: what was written can be read back.
+    let mut history = collected.history.as_mut().filter(|_| !site.interrupt.is_asked());
+    collected.lost =
+        history.as_mut().and_then(|history| history.check(site, trial, &running, assembly.entry, failure.as_deref()));
     let problems = running.stop();
     if site.interrupt.is_asked() {
         return Ok(Ended::Interrupted);
@@ -155,6 +160,7 @@ fn measure(
         processes: site.processes,
         journal: site.journal,
     };
+    collected.watch(site.experiment.abort_when.as_ref(), &window);
     let mut measuring = Measuring { site, trial, running, origin, clock, files, collected };
     let (injections, failure) = thread::scope(|scope| {
         // Whatever happens in here, the threads that inject are told to heal and end, and waited for.
@@ -194,7 +200,7 @@ impl Measuring<'_, '_> {
             if now < next && self.site.interrupt.wait(Duration::from_nanos(next - now)) {
                 return Ok(None);
             }
-            let failure = self.look()?;
+            let failure = self.look()?.or_else(|| self.collected.aborted());
             if failure.is_some() || next >= end_ns {
                 return Ok(failure);
             }

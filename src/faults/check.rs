@@ -97,8 +97,9 @@ pub fn memory(experiment: &Experiment, system: &dyn System, available: u64) -> R
         };
         for (injection, bytes) in hogs() {
             let is_held = |at: Duration, downtime| (at..at + downtime).contains(&injection.at);
-            let taken: u64 =
-                hogs().filter(|(other, _)| is_held(other.at, other.downtime)).map(|(_, bytes)| bytes).sum();
+            let taken: u64 = hogs()
+                .filter(|(other, _)| is_held(other.at, other.downtime))
+                .fold(0_u64, |sum, (_, bytes)| sum.saturating_add(bytes));
             if taken.max(bytes) > half {
                 let mib = |bytes: u64| bytes >> 20;
                 let is_it = |fault: &Fault| fault.kinds.contains(&injection.kind) && fault.role == injection.role;

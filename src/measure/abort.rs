@@ -8,6 +8,10 @@ use super::stream;
 use crate::units;
 use crate::verdict::Slo;
 
+mod watch;
+
+pub use watch::{Watch, supports};
+
 /// `errors > 50% for 30s`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Abort {

@@ -9,8 +9,8 @@
 //!
 //! A window is *in band* when its goodput is at most 5 % of the median, or 3 · 1.4826 · MAD where that is more, below the
 //! median; when at most 1 % of its operations did not end well, or the usual share and three binomial standard deviations
-//! where that is more; when its p95 is at most 1.25 times the usual, or three deviations above; and when no answer is
-//! wrong. In a closed loop goodput is as it was, because users who wait do not send; in an open loop it is read at the
+//! where that is more; when its p95 is at most 1.25 times the usual, or as many deviations above; and when no answer is
+//! wrong. The 3 is Student's t at the same probability, because a deviation of few windows is uncertain: 3.5 with 18. In a closed loop goodput is as it was, because users who wait do not send; in an open loop it is read at the
 //! usual rate of offering, so that the chance of arrivals is none of the system's.
 //!
 //! Users are *down* from the first window out of band, at or after the effect, that is followed by another or lies twice

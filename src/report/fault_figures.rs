@@ -2,6 +2,8 @@
 //!
 //! The one rule: shaded is from the effect to ready, never from the command; and a caption says which trial is shown.
 
+use std::collections::BTreeMap;
+
 use crate::measure::recovery::{Baseline, Recovered, Recovery};
 use crate::measure::{SecondSummary, TrialSummary, stats};
 use crate::report::faults::{self, Arm};
@@ -53,6 +55,7 @@ pub fn figures(input: &ReportInput) -> Vec<Figure> {
             scene.throughput(),
         ),
     ]);
+    figures.extend(scene.amplification());
     figures
 }
 
@@ -62,7 +65,7 @@ struct Scene<'a> {
     input: &'a ReportInput<'a>,
 }
 
-type Pick<'p> = &'p dyn Fn(&SecondSummary) -> Option<f64>;
+type Pick<'p> = &'p dyn Fn(&TrialSummary, &SecondSummary) -> Option<f64>;
 
 impl<'a> Scene<'a> {
     fn is_alone(&self) -> bool {
@@ -132,8 +135,11 @@ impl<'a> Scene<'a> {
                 let (Some(at), Recovered::After(s)) = (faults::recovered_s(recovery), recovery.recovered) else {
                     continue;
                 };
-                let label =
-                    if self.is_alone() { format!("as before after {}", number::seconds(s)) } else { String::new() };
+                let label = if self.is_alone() {
+                    format!("served as before after {}", number::seconds(s))
+                } else {
+                    String::new()
+                };
                 lines.push(instant(at - self.origin(trial), label, Some(color)));
             }
         }
@@ -145,7 +151,7 @@ impl<'a> Scene<'a> {
         let [arm] = self.arms.as_slice() else {
             let of_arm = |arm: &Arm| {
                 let trial = arm.typical();
-                curve(&arm.label, arm.color, trial, -faults::origin(trial), Style::Plain, pick)
+                curve(&arm.label, arm.color, trial, -faults::origin(trial), Style::Steps, pick)
             };
             return self.arms.iter().map(of_arm).collect();
         };
@@ -153,30 +159,32 @@ impl<'a> Scene<'a> {
         let behind =
             |trial: &TrialSummary| curve("other trials", OTHERS, trial, at - faults::origin(trial), Style::Thin, pick);
         let mut curves: Vec<FigureCurve> = arm.others().into_iter().map(behind).collect();
-        curves.push(curve(label, color, arm.typical(), 0.0, Style::Plain, pick));
+        curves.push(curve(label, color, arm.typical(), 0.0, Style::Steps, pick));
         curves
     }
 
-    fn more(&self, label: &str, color: usize, pick: Pick) -> Option<FigureCurve> {
-        self.is_alone().then(|| curve(label, color, self.reference(), 0.0, Style::Plain, pick))
+    fn more(&self, label: &str, color: usize, style: Style, pick: Pick) -> Option<FigureCurve> {
+        self.is_alone().then(|| curve(label, color, self.reference(), 0.0, style, pick))
     }
 
     fn throughput(&self) -> Panel {
-        let mut curves = self.curves("good", GOOD, &|second| Some(second.ok as f64));
+        let mut curves = self.curves("good", GOOD, &|_, second| Some(second.ok as f64));
         let own = curves.pop();
-        // The good ones lie on top.
-        curves.extend(self.more("offered", OTHERS, &|second| Some(second.offered as f64)));
-        let answered = |second: &SecondSummary| Some(second.answered.max(second.ok + second.wrong) as f64);
-        curves.extend(self.more("completed", COMPLETED, &answered));
+        // Completed and good ones lie on what was offered.
+        let offered = self.more("offered", COMPLETED, Style::Broad, &|_, second| Some(second.offered as f64));
+        curves.splice(0..0, offered);
+        let answered =
+            |_: &TrialSummary, second: &SecondSummary| Some(second.answered.max(second.ok + second.wrong) as f64);
+        curves.extend(self.more("completed", COMPLETED, Style::Steps, &answered));
         curves.extend(own);
         let label = if self.is_alone() { "Throughput" } else { "Goodput" };
         self.panel(Axis::linear(label, "requests/s"), curves)
     }
 
     fn latency(&self) -> Panel {
-        let mut curves = self.curves("p95", P95, &|second| second.latency.p95);
+        let mut curves = self.curves("p95", P95, &|_, second| second.latency.p95);
         let own = curves.pop();
-        curves.extend(self.more("p50", P50, &|second| second.latency.p50));
+        curves.extend(self.more("p50", P50, Style::Steps, &|_, second| second.latency.p50));
         curves.extend(own);
         let scale = scale_of(&curves);
         let label = if self.is_alone() { "Latency" } else { "Latency p95" };
@@ -184,7 +192,30 @@ impl<'a> Scene<'a> {
     }
 
     fn errors(&self) -> Panel {
-        self.panel(Axis::linear("Error rate", "%"), self.curves("error rate", BAD, &faults::bad_percent))
+        self.panel(
+            Axis::linear("Error rate", "%"),
+            self.curves("error rate", BAD, &|_, second| faults::bad_percent(second)),
+        )
+    }
+
+    /// Tries at upstreams for each operation; none where no gauge tells tries.
+    fn amplification(&self) -> Option<Figure> {
+        let known: BTreeMap<&str, BTreeMap<u32, f64>> = self
+            .arms
+            .iter()
+            .flat_map(|arm| &arm.trials)
+            .filter_map(|trial| Some((trial.name.as_str(), faults::tries(self.input.tries.get(&trial.name)?, trial))))
+            .collect();
+        let of =
+            |trial: &TrialSummary, second: &SecondSummary| known.get(trial.name.as_str())?.get(&second.second).copied();
+        let mut panel =
+            self.panel(Axis::linear("Tries at upstreams for each operation", ""), self.curves("tries", P95, &of));
+        if panel.words.is_some() {
+            return None;
+        }
+        panel.lines.push(Line { along: Along::Y, at: 1.0, interval: None, label: String::new(), color: None });
+        let caption = "How much more the services were asked than users asked, by second; a line that stays high after the shading is a retry storm.";
+        Some(self.alone("amplification_over_time", "Amplification over time", caption, panel))
     }
 
     /// What is shown, for the end of a caption.
@@ -304,8 +335,8 @@ impl<'a> Scene<'a> {
         ];
         let panels: Vec<Panel> =
             panels.into_iter().filter_map(|(y, of, most)| by_arm(&self.arms, y, of, most)).collect();
-        let caption = "What the same fault cost under each configuration: above, as long as a full outage with the same loss \
-                       (lower is better); below, the share of operations that ended well (higher is better).";
+        let caption = "What the same fault cost under each configuration. Outage-equivalent is as long as a full outage with \
+                       the same loss would be: lower is better. Many tries for each operation are a retry storm.";
         let mut figure = self.figure("arms_compared", "What the fault cost, by configuration", caption, panels);
         let fewest = self.arms.iter().map(|arm| arm.trials.len()).min().unwrap_or(0);
         figure.notes.insert(
@@ -332,7 +363,7 @@ fn doubts(trial: &TrialSummary) -> Vec<String> {
 /// A number by second, each point in the middle of its second.
 fn curve(label: &str, color: usize, trial: &TrialSummary, shift: f64, style: Style, pick: Pick) -> FigureCurve {
     let point = |second: &SecondSummary| {
-        let y = pick(second);
+        let y = pick(trial, second);
         let null_reason = y.is_none().then(|| "no operation in this second".to_owned());
         Point { x: f64::from(second.second) + 0.5 + shift, y, n: 1, null_reason, ..Point::default() }
     };

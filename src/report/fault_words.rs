@@ -11,7 +11,7 @@ use crate::report::{ReportInput, number};
 /// What the words of a fault study mean, in one paragraph.
 pub const DEFINITIONS: &str = "Operations belong to the second in which they were due, and goodput is those of them that ended \
     well. What is usual (the band) is taken from the windows before the command: at least the goodput, and at most the errors \
-    and the p95, that the table of faults names, and no wrong answer. Served as before, or recovered, is the start of the first \
+    and the p95, that its table names, and no wrong answer. Served as before, or recovered, is the start of the first \
     five consecutive windows in band, counted from the effect; a fault after which no window leaves the band was absorbed, and \
     > 30 s means: not within the 30 s that were watched. After ready is the same counted from when the target was ready: 0 says \
     that users waited for nothing else. Outage-equivalent is the sum over windows of their length times (1 − good ÷ offered): as \

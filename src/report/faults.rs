@@ -2,9 +2,11 @@
 //!
 //! The one rule: a fault lasts from its effect to ready. The command is an intention, and the repair another one.
 
+use std::collections::BTreeMap;
+
 use crate::faults::Injection;
 use crate::measure::recovery::{Recovered, Recovery, RecoverySummary};
-use crate::measure::{SecondSummary, TrialSummary};
+use crate::measure::{Sample, SecondSummary, TrialSummary};
 use crate::report::{ReportInput, number};
 
 /// The valid trials of one cell in which something was injected.
@@ -158,4 +160,30 @@ pub fn bad_percent(second: &SecondSummary) -> Option<f64> {
 /// One number of each trial of an arm that has it.
 pub fn each(arm: &Arm, pick: impl Fn(&RecoverySummary) -> Option<f64>) -> Vec<f64> {
     arm.trials.iter().filter_map(|trial| pick(trial.recovery.as_ref()?)).collect()
+}
+
+/// Tries at upstreams for each operation that was due, by second: `tries` are sums that only grow, of each replica its own.
+/// A second in which nothing was due, or a replica began anew, has none.
+pub fn tries(samples: &[Sample], trial: &TrialSummary) -> BTreeMap<u32, f64> {
+    let mut by_replica: BTreeMap<(&str, u32), Vec<(f64, f64)>> = BTreeMap::new();
+    for sample in samples {
+        let Some(value) = sample.value else { continue };
+        by_replica.entry((&sample.role, sample.replica)).or_default().push((sample.t_s, value));
+    }
+    let mut rates: BTreeMap<u32, f64> = BTreeMap::new();
+    for readings in by_replica.values() {
+        for pair in readings.windows(2) {
+            let [(from, before), (to, after)] = [pair[0], pair[1]];
+            let middle = (from + to) / 2.0;
+            // Readings come once a second; a longer gap says nothing of the seconds within it.
+            if (0.5..=1.5).contains(&(to - from)) && after >= before && middle >= 0.0 {
+                *rates.entry(middle as u32).or_default() += (after - before) / (to - from);
+            }
+        }
+    }
+    let ratio = |second: &SecondSummary| {
+        let rate = rates.get(&second.second).filter(|_| second.offered > 0)?;
+        Some((second.second, rate / second.offered as f64))
+    };
+    trial.seconds.iter().filter_map(ratio).collect()
 }

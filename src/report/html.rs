@@ -127,6 +127,8 @@ fn table(table: &Table) -> String {
     let row = |cells: &Vec<String>| {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
+            // A sentence in a wide table would else be as narrow as its longest word.
+            _ if cell.chars().count() > 40 => format!("<td class=\"words\">{}</td>", value(cell)),
             _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
@@ -334,11 +336,16 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
     let hover: Vec<String> = curve.points.iter().map(|point| escape(&hover(point, panel))).collect();
     let mode = match curve.style {
         Style::Marked => "lines+markers+text",
-        Style::Plain | Style::Thin => "lines",
+        Style::Plain | Style::Steps | Style::Broad | Style::Thin => "lines",
         Style::Dots => "markers",
         Style::Valued => "markers+text",
     };
-    let (width, opacity) = if curve.style == Style::Thin { (1, 0.4) } else { (2, 1.0) };
+    let (width, opacity) = match curve.style {
+        Style::Thin => (1, 0.4),
+        Style::Broad => (8, 0.3),
+        _ => (2, 1.0),
+    };
+    let shape = if curve.style.is_stepped() { "hvh" } else { "linear" };
     let values = curve.points.iter().map(|point| point.y.map(|y| crate::report::number::with_unit(y, &panel.y.unit)));
     let (texts, position) = match curve.style {
         Style::Valued => (values.map(Option::unwrap_or_default).collect(), "middle right"),
@@ -356,7 +363,7 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
                      "thickness": 1.5, "width": 4 },
         "text": texts, "textposition": position, "cliponaxis": false, "opacity": opacity, "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-        "connectgaps": false, "line": { "color": hex(curve.color), "width": width },
+        "connectgaps": false, "line": { "color": hex(curve.color), "width": width, "shape": shape },
         "marker": { "size": 9, "symbol": symbols, "color": hex(curve.color) },
     })
 }
@@ -384,6 +391,8 @@ fn line_label(line: &Line, panel: &Panel, refs: &(String, String), color: &str) 
             let anchor = if middle.is_some_and(|middle| at > middle) { "right" } else { "left" };
             (at, 1.0, anchor, "top")
         }
+        // In the middle there are faults, and less in the way.
+        Along::Y if flags::has(panel) => (0.5, scaled(line.at, panel.y.scale), "center", "top"),
         Along::Y => (0.01, scaled(line.at, panel.y.scale), "left", "bottom"),
     };
     serde_json::json!({ "xref": refs.0, "yref": refs.1, "x": x, "y": y, "xanchor": x_anchor, "yanchor": y_anchor,

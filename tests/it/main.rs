@@ -8,6 +8,7 @@ mod dashboard;
 mod deployments;
 mod exercise;
 mod fail;
+mod faults;
 mod heal;
 mod invariants;
 mod lab;

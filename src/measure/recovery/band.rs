@@ -21,6 +21,10 @@ pub(super) const FULL: u32 = 18;
 const LEAST: usize = 5;
 /// Makes of a median absolute deviation a standard deviation, for normal values.
 const TO_SIGMA: f64 = 1.4826;
+/// Normal values are below three standard deviations above their mean in this share of cases.
+const THREE_SIGMA: f64 = 0.998_65;
+/// A loss of less than this share of goodput is none.
+const LOSS: f64 = 0.05;
 /// A trend that moves less than this share of the median over the baseline is none.
 const TREND: f64 = 0.05;
 /// The same of p95, which varies more.
@@ -96,7 +100,7 @@ impl Band {
         baseline.goodput_rps = median(&goodput);
         baseline.goodput_mad = mad(&goodput);
         // The wider of the two: where nothing varies, the other would call half of the usual windows unusual.
-        let margin = (TREND * baseline.goodput_rps).max(3.0 * TO_SIGMA * baseline.goodput_mad);
+        let margin = (LOSS * baseline.goodput_rps).max(strays(&goodput));
         baseline.least_goodput_rps = (baseline.goodput_rps - margin).max(0.0);
         let share = bad as f64 / all as f64;
         baseline.error_percent = 100.0 * share;
@@ -104,7 +108,7 @@ impl Band {
         if p95.len() == windows.len() {
             let usual = median(&p95);
             baseline.p95_ms = Some(usual);
-            baseline.most_p95_ms = Some((1.25 * usual).max(usual + 3.0 * TO_SIGMA * mad(&p95)));
+            baseline.most_p95_ms = Some((1.25 * usual).max(usual + strays(&p95)));
         }
         Ok(Self { baseline, is_closed })
     }
@@ -179,9 +183,18 @@ fn rate_of(window: &Window, offered_rps: f64, is_closed: bool) -> f64 {
     }
 }
 
-/// The share of operations that may end badly in a window: 1 %, or what chance makes of the usual share.
+/// The share of operations that may end badly in a window: 1 %, or what chance makes of the usual share: three binomial
+/// standard deviations more, and one operation, because few come in lumps.
 pub(super) fn most_bad(share: f64, ops: f64) -> f64 {
-    f64::max(0.01, share + 3.0 * (share * (1.0 - share) / ops.max(1.0)).sqrt())
+    let ops = ops.max(1.0);
+    let lump = if share > 0.0 { 1.0 / ops } else { 0.0 };
+    f64::max(0.01, share + 3.0 * (share * (1.0 - share) / ops).sqrt() + lump)
+}
+
+/// By how much a value strays from the median no more often than a normal one by three standard deviations, which are
+/// taken from the median absolute deviation. Of few values that is itself off by much: Student's t allows for it.
+fn strays(values: &[f64]) -> f64 {
+    stats::t_quantile(THREE_SIGMA, values.len() as f64 - 1.0) * TO_SIGMA * mad(values)
 }
 
 /// The seconds of a baseline of windows of so many seconds.
