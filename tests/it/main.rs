@@ -15,6 +15,7 @@ mod lab;
 mod load;
 mod lost;
 mod page;
+mod proxy;
 mod stream;
 mod stream_cli;
 mod study;
