@@ -6,7 +6,9 @@
 use crate::experiment::{Experiment, Find};
 use crate::measure::study::mean;
 use crate::measure::words::{self, capital};
-use crate::measure::{Bracket, CellSummary, Curve, Guard, SearchSummary, StreamState, StudySummary, guards, stream};
+use crate::measure::{
+    Bracket, CellSummary, Curve, Guard, SearchSummary, StreamState, StudySummary, guards, search, stream,
+};
 
 /// The answer, without its full stop; `curves` are those with a valid trial.
 pub fn answer(study: &StudySummary, curves: &[&Curve], experiment: &Experiment) -> String {
@@ -23,11 +25,22 @@ pub fn answer(study: &StudySummary, curves: &[&Curve], experiment: &Experiment) 
     sentences.iter().map(|sentence| capital(sentence)).collect::<Vec<_>>().join(". ")
 }
 
-/// The last line of a run on the screen: `falls behind: …`, `stable: …` or `unknown: …`; none of a study that is not of
-/// streams.
-pub fn closing(study: &StudySummary) -> Option<String> {
+/// The last line of a run on the screen: `falls behind: …`, `stable: …` or `unknown: …`, of a search `found: …`,
+/// `not found: …` or `unknown: …`; none of a study that is not of streams.
+pub fn closing(study: &StudySummary, experiment: &Experiment) -> Option<String> {
     if !study.is_stream() {
         return None;
+    }
+    let answer = study.answer.trim_end_matches('.');
+    if let (Some(found), Some(search)) = (&study.search, &experiment.search) {
+        // A search looks for streams that fall behind as well, so how many did says nothing.
+        let unsettled = found.brackets.iter().find_map(|bracket| search::unsettled(search, bracket));
+        let all_found = found.brackets.iter().all(|bracket| bracket.pass.is_some());
+        return Some(match unsettled {
+            Some(why) => format!("unknown: {why}. {answer}"),
+            None if all_found => format!("found: {answer}"),
+            None => format!("not found: {answer}"),
+        });
     }
     let cells: Vec<(StreamState, &str)> =
         study.curves.iter().flat_map(|curve| &curve.cells).filter_map(standing).collect();
@@ -36,7 +49,6 @@ pub fn closing(study: &StudySummary) -> Option<String> {
     }
     let of = |state: StreamState| cells.iter().filter(|(of_cell, _)| *of_cell == state).count();
     let (all, behind, stable) = (cells.len(), of(StreamState::FallsBehind), of(StreamState::Stable));
-    let answer = study.answer.trim_end_matches('.');
     Some(match (behind, stable) {
         (0, stable) if stable == all => format!("stable: in all {all} cells. {answer}"),
         (0, _) => format!("unknown: {} of {all} cells could not be decided. {answer}", all - stable),
@@ -189,8 +201,9 @@ mod tests {
     #[test]
     fn a_single_stream_is_answered_by_its_figures_and_closes_with_them() {
         let of = |made: MadeStream| {
-            let study = summarize_study(&stream_experiment(&[]), &[made.trial(0, &[])]);
-            (study.answer.clone(), closing(&study).unwrap())
+            let experiment = stream_experiment(&[]);
+            let study = summarize_study(&experiment, &[made.trial(0, &[])]);
+            (study.answer.clone(), closing(&study, &experiment).unwrap())
         };
         let figures = "processing takes 2.531 s of every 2 s and the scheduling delay grows by 0.531 s a batch";
         let (answer, closing) = of(MadeStream::default());
@@ -218,8 +231,9 @@ mod tests {
             trial
         };
         let of = |factors: &[(&str, &[i64])], trials: &[TrialSummary]| {
-            let study = summarize_study(&stream_experiment(factors), trials);
-            (study.answer.clone(), closing(&study).unwrap())
+            let experiment = stream_experiment(factors);
+            let study = summarize_study(&experiment, trials);
+            (study.answer.clone(), closing(&study, &experiment).unwrap())
         };
         let (answer, closing) = of(&[], &[held(MadeStream::of(1_080.0).trial(0, &[]))]);
         assert_eq!(answer, format!("Whether the stream keeps up cannot be told: {what}."));
@@ -275,10 +289,28 @@ mod tests {
         experiment.slo = slo("stable");
         let search = |factor: &str, find, between| Search { factor: factor.to_owned(), find, between, within: 0.05 };
         experiment.search = Some(search("rate", Find::Capacity, (10, 300)));
-        let capacity: Vec<_> = [10, 300, 158, 165].map(|rate| at(0, rate, 4)).to_vec();
-        let study = summarize_study(&experiment, &capacity);
-        assert_eq!(study.answer, "With 4 cores the stream holds up to 158 lines/s and falls behind at 165.");
-        assert_eq!(judge(&experiment, &study, 0).verdict, Word::Pass);
+        for (rates, cores, word, closes) in [
+            (
+                &[10, 300, 158, 165][..],
+                4,
+                Word::Pass,
+                "found: With 4 cores the stream holds up to 158 lines/s and falls",
+            ),
+            (&[10, 300], 8, Word::Pass, "found: With 8 cores the stream holds up to 300 lines/s, and no tested level"),
+            (&[10, 300], 1, Word::Fail, "not found: With 1 core the stream holds at no tested level"),
+            (
+                &[10, 300, 158],
+                4,
+                Word::Unknown,
+                "unknown: the limit lies between 158 and 300, wider than asked for. With",
+            ),
+        ] {
+            let trials: Vec<_> = rates.iter().map(|rate| at(0, *rate, cores)).collect();
+            let study = summarize_study(&experiment, &trials);
+            let line = closing(&study, &experiment).unwrap();
+            assert!(line.starts_with(closes) && line.ends_with(study.answer.trim_end_matches('.')), "{line}");
+            assert_eq!(judge(&experiment, &study, 0).verdict, word, "{line}");
+        }
         experiment.search = Some(search("batch_interval_ms", Find::Demand, (500, 4_000)));
         let demand: Vec<_> = [500_i64, 2_531, 2_600, 4_000]
             .map(|interval| {
@@ -289,7 +321,7 @@ mod tests {
         let study = summarize_study(&experiment, &demand);
         let found = "With 4 cores the stream holds from an interval of 2.6 s on, and falls behind at 2.531 s.";
         assert_eq!(study.answer, found);
-        assert!(closing(&study).unwrap().starts_with("falls behind: in 2 of 4 cells. With 4 cores"));
+        assert_eq!(closing(&study, &experiment).unwrap(), format!("found: {}", found.trim_end_matches('.')));
     }
 
     #[test]

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::experiment::{Experiment, Level, Levels, LoadPlan};
+use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan};
 use crate::load::Scenario;
 use crate::measure::guards::PERCENTILES;
 use crate::measure::{
     CellStream, CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer,
-    crossover, guards, knee, search, stats, stream, usl, words,
+    crossover, guards, knee, recovery, search, stats, stream, usl, words,
 };
 
 /// What the trials of an experiment say together.
@@ -33,7 +33,7 @@ pub fn summarize_study(experiment: &Experiment, trials: &[TrialSummary]) -> Stud
             None => {}
         }
     }
-    let mut guards = study_guards(&curves, x.is_some());
+    let mut guards = study_guards(&curves, x.is_some(), experiment);
     guards.extend(curves.iter().flat_map(|curve| curve.cells.iter().flat_map(|cell| cell.guards.clone())));
     let search = experiment.search.as_ref().map(|search| search::summarize(search, &experiment.slo, &curves));
     let crossovers = match (&x, &search) {
@@ -204,7 +204,11 @@ pub fn cell(trials: &[&TrialSummary], x: f64, at: &str) -> CellSummary {
     let levels = trials.first().map(|trial| trial.levels.clone()).unwrap_or_default();
     let guards = merged_guards(&valid, at);
     let stream = CellStream::of(valid.iter().filter_map(|trial| trial.stream.as_ref()));
-    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards, stream }
+    let recovery = recovery::summarize_cell(&valid).map(|(of_faults, recovery)| {
+        metrics.extend(of_faults);
+        recovery
+    });
+    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards, stream, recovery }
 }
 
 fn null_reason<'a>(trial: &'a TrialSummary, key: &str) -> Option<&'a String> {
@@ -396,21 +400,19 @@ fn no_saturation(curve: &Curve) -> Option<Guard> {
     })
 }
 
-fn study_guards(curves: &[Curve], has_x: bool) -> Vec<Guard> {
+fn study_guards(curves: &[Curve], has_x: bool, experiment: &Experiment) -> Vec<Guard> {
     let cells = || curves.iter().flat_map(|curve| &curve.cells);
     let most = cells().map(|cell| cell.valid + cell.invalid).max().unwrap_or(0);
     let mut guards: Vec<Guard> = curves.iter().filter_map(no_saturation).collect();
     let is_stream = cells().any(|cell| cell.stream.is_some());
     if is_stream && most == 1 && has_x {
+        let (what, advice) = one_trial_of_streams(experiment);
         guards.push(Guard {
             id: "one-trial".to_owned(),
             touches: vec!["capacity".to_owned()],
             at: String::new(),
-            what:
-                "each cell was tried once: the growth of the delay has an interval, from within the trial, and nothing \
-                   else has"
-                    .to_owned(),
-            advice: "repeat each cell (--trials 3 or more) where the machine may make a difference".to_owned(),
+            what: what.to_owned(),
+            advice: advice.to_owned(),
         });
     }
     if most == 1 && !is_stream {
@@ -425,10 +427,32 @@ fn study_guards(curves: &[Curve], has_x: bool) -> Vec<Guard> {
     guards
 }
 
+/// What is not known of streams that were tried once, and what would tell. A machine that is not there makes no difference.
+fn one_trial_of_streams(experiment: &Experiment) -> (&'static str, &'static str) {
+    let poisson = matches!(experiment.load, LoadPlan::Open { poisson: true, .. });
+    match (experiment.deployment == DeploymentKind::Simulated, poisson) {
+        (false, _) => (
+            "each cell was tried once: the growth of the delay has an interval, from within the trial, and nothing else has",
+            "repeat each cell (--trials 3 or more) where the machine may make a difference",
+        ),
+        (true, true) => (
+            "each cell was simulated once, which is exact for its seed: another seed has lines arrive at other instants, \
+             with other words",
+            "repeat each cell (--trials 3 or more): each repetition has a seed of its own, so they spread as arrivals do",
+        ),
+        (true, false) => (
+            "each cell was simulated once, which is exact for its seed: another seed has other words arrive at the same \
+             instants",
+            "a repetition differs only by its words, and so by the jobs that printing them takes; repeat (--trials 3) where \
+             a result is close",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::samples::{Made, experiment, trial};
+    use crate::measure::samples::{Made, MadeStream, experiment, stream_experiment, trial};
     use crate::verdict::{Decision, Slo, Word, decide, exit_code, judge};
 
     /// Three trials a cell, 2 % apart, of both architectures; p95 and goodput by users.
@@ -512,6 +536,23 @@ mod tests {
         let study = summarize_study(&experiment, &trials);
         assert_eq!(study.curves[0].cells[0].metrics["goodput_rps"].low, None);
         assert!(study.guards.iter().any(|guard| guard.id == "one-trial"));
+    }
+
+    #[test]
+    fn one_trial_of_a_stream_says_what_another_would_tell() {
+        for (deployment, poisson, expected) in [
+            (DeploymentKind::Processes, true, "each cell was tried once: the growth"),
+            (DeploymentKind::Simulated, true, "exact for its seed: another seed has lines arrive at other instants"),
+            (DeploymentKind::Simulated, false, "exact for its seed: another seed has other words arrive at the same"),
+        ] {
+            let load = LoadPlan::Open { stages: Vec::new(), poisson, connections: 1 };
+            let experiment = Experiment { deployment, load, ..stream_experiment(&[("rate", &[100, 120])]) };
+            let trials: Vec<_> =
+                [100, 120].map(|rate| MadeStream::of(1_080.0).trial(0, &[("rate", rate)])).into_iter().collect();
+            let study = summarize_study(&experiment, &trials);
+            let guard = study.guards.iter().find(|guard| guard.id == "one-trial").unwrap();
+            assert!(guard.what.contains(expected), "{}", guard.what);
+        }
     }
 
     #[test]

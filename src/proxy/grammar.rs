@@ -98,6 +98,13 @@ pub const KINDS: &[Kind] = &[
     },
 ];
 
+impl Kind {
+    /// The keys it has in a file.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.value.into_iter().chain(self.keys.iter().copied())
+    }
+}
+
 /// Bytes that a text holds exactly, whatever its unit.
 const MOST_BYTES: u64 = 1 << 53;
 
@@ -132,6 +139,19 @@ impl LinkFault {
         };
         fault.check()?;
         Ok(fault)
+    }
+
+    /// Its keys, as [`LinkFault::from_keys`] reads them back.
+    pub fn to_keys(&self) -> Vec<(&'static str, String)> {
+        let Ok(kind) = kind_of(self.name()) else { return Vec::new() };
+        let text = self.to_string();
+        let words = text.split(',').filter_map(|word| word.split_once('='));
+        let key = |name: &str| kind.keys().find(|key| *key == name);
+        words
+            .filter_map(|(name, value)| {
+                Some((if name == kind.name { kind.value } else { key(name) }?, value.to_owned()))
+            })
+            .collect()
     }
 
     /// Whether its numbers make sense.

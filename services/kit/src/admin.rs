@@ -2,6 +2,7 @@
 //!
 //! [`Admin`] is the endpoint as functions: the HTTP routes call them, and so does the lab for a role in its own process.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Query, Request, State};
@@ -16,14 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::extension::{self, Extension};
 use crate::journal::Journal;
-use crate::op::Outcome;
+use crate::metrics;
 use crate::recorder::Recorder;
-use crate::role::{Control, Phase, Status};
+use crate::role::{Control, Status};
 use crate::series::Series;
-use crate::usage;
 
 /// Lines of a history that wait for their reader: a minute of some thousands of operations a second.
-pub const HISTORY: usize = 300_000;
+const HISTORY: usize = 300_000;
 
 /// Everything that can be asked of a role.
 #[derive(Clone)]
@@ -83,19 +83,25 @@ pub struct After {
 }
 
 impl Admin {
-    /// The endpoint of something that has no host: a simulation, whose clock is moved by hand.
-    pub fn of_simulation(clock: Clock) -> Self {
+    /// The endpoint of a role that has done nothing yet.
+    pub(crate) fn new(clock: Clock, addr: Option<SocketAddr>) -> Self {
+        let (recorder, status) = (Recorder::default(), Status::new(addr));
         Self {
             clock,
-            recorder: Recorder::default(),
+            metrics: metrics::registry(&recorder, &status),
+            recorder,
             series: Series::default(),
             journal: Journal::default(),
             history: Journal::with_capacity(HISTORY),
             extension: Extension::default(),
             control: Control::default(),
-            status: Status::new(None),
-            metrics: Arc::default(),
+            status,
         }
+    }
+
+    /// The endpoint of something that has no host: a simulation, whose clock is moved by hand.
+    pub fn of_simulation(clock: Clock) -> Self {
+        Self::new(clock, None)
     }
 
     /// How the role is.
@@ -138,49 +144,10 @@ impl Admin {
     /// Prometheus text: what the role registered, its operations by outcome, and its process.
     pub fn metrics(&self) -> String {
         let mut text = String::new();
-        {
-            let registry = self.metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            // Writing into a string does not fail.
-            let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-        }
-        let end = "# EOF\n";
-        if text.ends_with(end) {
-            text.truncate(text.len() - end.len());
-        }
-        let ready = f64::from(u8::from(self.status.phase() == Phase::Ready));
-        family(&mut text, "role_ready", "gauge", "Whether the role is ready", &[(String::new(), Some(ready))]);
-        let ops: Vec<_> = Outcome::ALL
-            .iter()
-            .zip(self.recorder.totals())
-            .map(|(outcome, count)| {
-                (format!("{{outcome=\"{}\"}}", format!("{outcome:?}").to_lowercase()), Some(count as f64))
-            })
-            .collect();
-        family(&mut text, "ops_total", "counter", "Operations since the start", &ops);
-        let usage = usage::of_process(std::process::id());
-        let process = [
-            ("process_cpu_seconds_total", "counter", "CPU time in seconds", usage.cpu_s),
-            ("process_resident_memory_bytes", "gauge", "Resident memory", usage.rss_bytes.map(|bytes| bytes as f64)),
-            ("process_open_fds", "gauge", "Open file descriptors", usage.open_files.map(|files| files as f64)),
-            ("process_threads", "gauge", "Threads", usage.threads.map(|threads| threads as f64)),
-        ];
-        for (name, kind, help, value) in process {
-            family(&mut text, name, kind, help, &[(String::new(), value)]);
-        }
-        text.push_str(end);
+        let registry = self.metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Writing into a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
         text
-    }
-}
-
-/// One family in OpenMetrics text; a value that is unknown is left out.
-fn family(text: &mut String, name: &str, kind: &str, help: &str, values: &[(String, Option<f64>)]) {
-    use std::fmt::Write as _;
-    let base = name.strip_suffix("_total").unwrap_or(name);
-    let _ = writeln!(text, "# HELP {base} {help}.\n# TYPE {base} {kind}");
-    for (labels, value) in values {
-        if let Some(value) = value {
-            let _ = writeln!(text, "{name}{labels} {value}");
-        }
     }
 }
 
@@ -190,7 +157,7 @@ pub fn router(admin: Admin, token: &str) -> Router {
     Router::new()
         .route("/healthz", get(|State(admin): State<Admin>| async move { Json(admin.health()) }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics_text))
         .route("/clock", get(|State(admin): State<Admin>| async move { Json(admin.clock()) }))
         .route("/start", post(start))
         .route("/stop", post(stop))
@@ -221,7 +188,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics_text(State(admin): State<Admin>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.metrics()).into_response()
 }

@@ -31,7 +31,7 @@ use self::inbox::{Inbox, Memory, Spare};
 use self::ledger::{Ledger, Note};
 use self::signal::Signal;
 use crate::ops::Ops;
-use crate::policy::{Driver, Start};
+use crate::policy::{Driver, RateLimiter, Start};
 use crate::settings::{KEPT_IN_TURN, Settings};
 use crate::stream::Job;
 
@@ -95,17 +95,25 @@ pub async fn run_job(mut env: Env, make: impl FnOnce(&Settings) -> anyhow::Resul
     let (notes, noted) = mpsc::channel();
     let engine = Arc::new(engine(&env, settings, notes)?);
     let (ended, mut endings) = asynchronous::unbounded_channel();
-    let threads = Threads { env: &env, engine: engine.clone(), ended };
-    let result = tokio::select! {
+    let _end = End(engine.clone());
+    let threads = Threads { env: &env, engine, ended };
+    tokio::select! {
         result = live(&env, &threads, job, noted) => result,
         Some(error) = endings.recv() => Err(error),
         () = env.shutdown.requested() => Ok(()),
-    };
-    engine.signal.tell(|told| told.end = true);
-    if let Some(core) = engine.core.get() {
-        core.end();
     }
-    result
+}
+
+/// Dropped, also when the role is killed where it stands, it ends the engine's threads.
+struct End(Arc<Engine>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.signal.tell(|told| told.end = true);
+        if let Some(core) = self.0.core.get() {
+            core.end();
+        }
+    }
 }
 
 fn engine(env: &Env, settings: Settings, notes: mpsc::Sender<Note>) -> anyhow::Result<Engine> {
@@ -119,7 +127,9 @@ fn engine(env: &Env, settings: Settings, notes: mpsc::Sender<Note>) -> anyhow::R
         foreign: settings.source.is_some(),
         signal: Signal::new(clock.clone()),
         memory: Memory::new(clock.clone(), settings.memory_bytes),
-        inboxes: (0..settings.running_receivers()).map(|stream| Inbox::new(stream, settings.max_rate)).collect(),
+        inboxes: (0..settings.running_receivers())
+            .map(|stream| Inbox::new(stream, RateLimiter::of(&settings)))
+            .collect(),
         spare: Spare::default(),
         notes,
         core: OnceLock::new(),

@@ -60,6 +60,10 @@ pub struct Settings {
     /// The highest rate of a receiver, in records/s. None: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<f64>,
+    /// The rate of a receiver until back-pressure asks for another, in records/s: the first batches show what can be done,
+    /// and this is what they may be made of. Without back-pressure it is never changed. None: `max_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_rate: Option<f64>,
     /// How long a receiver that lost its source waits before it connects again.
     #[serde(with = "text")]
     pub receiver_restart_delay: Duration,
@@ -71,6 +75,11 @@ pub struct Settings {
     pub window_batches: u32,
     /// Whether counts are those of the stream so far.
     pub state: bool,
+    /// Bytes that a window, or counts of the stream so far, may hold between two batches. A batch after which it would be
+    /// more fails, and leaves nothing. Apart from `memory_bytes`, because for that a receiver waits until a batch ends, and
+    /// what is kept does not get less by waiting. The default is more than three million short words; our own source has
+    /// at most a million different ones a stream.
+    pub state_bytes: u64,
     /// How long what was received may take to be finished when the run ends. None: 10 batch intervals.
     #[serde(with = "text::option", skip_serializing_if = "Option::is_none")]
     pub graceful_stop_timeout: Option<Duration>,
@@ -163,11 +172,13 @@ impl Default for Settings {
             pid_derived: 0.0,
             pid_min_rate: 100.0,
             max_rate: None,
+            initial_rate: None,
             receiver_restart_delay: Duration::from_secs(2),
             memory_bytes: 64 << 20,
             max_line_bytes: 1 << 20,
             window_batches: 0,
             state: false,
+            state_bytes: 256 << 20,
             graceful_stop_timeout: None,
             source: None,
             words_per_line: 3,
@@ -247,6 +258,12 @@ impl Settings {
                 receivers.saturating_add(1)
             ));
         }
+        if let (Some(rate), false) = (self.initial_rate, self.backpressure) {
+            notes.push(format!(
+                "initial_rate limits receivers to {rate} records/s for the whole run, because nothing asks for another \
+                 rate; set backpressure to true, or leave it out"
+            ));
+        }
         notes
     }
 
@@ -304,6 +321,11 @@ impl Settings {
                 "max_rate",
                 self.max_rate.is_some_and(|rate| !above_0(rate)),
                 "it must be above 0 records/s; leave it out to have no limit".into(),
+            ),
+            (
+                "initial_rate",
+                self.initial_rate.is_some_and(|rate| !above_0(rate)),
+                "it must be above 0 records/s; leave it out to start at max_rate".into(),
             ),
             ("max_line_bytes", self.max_line_bytes == 0, "it must be 1 or more".into()),
             (
@@ -423,6 +445,7 @@ mod tests {
             like: Like::Spark,
             job_overhead: Some(Duration::from_micros(1)),
             max_rate: Some(10.5),
+            initial_rate: Some(2.5),
             graceful_stop_timeout: Some(Duration::from_secs(90)),
             source: Some("localhost:9999".into()),
             stages: vec![Stage { duration: Some(Duration::from_secs(1)), from_per_s: 1.0, to_per_s: 2.0 }],
@@ -471,6 +494,7 @@ mod tests {
             ("pid_min_rate = 0.0", "pid_min_rate"),
             ("pid_derived = -1.0", "pid_derived"),
             ("max_rate = 0.0", "max_rate"),
+            ("initial_rate = 0.0", "initial_rate"),
             ("memory_bytes = 10", "memory_bytes"),
             ("state = true\nwindow_batches = 3", "state"),
             (r#"source = "nowhere""#, "source"),
@@ -513,9 +537,12 @@ mod tests {
     }
 
     #[test]
-    fn it_says_when_no_slot_is_left_and_how_to_get_one() {
+    fn it_says_what_will_not_go_as_meant_and_the_way_out() {
         let notes = read("cores = 1").unwrap().notes();
         assert!(notes[0].contains("no slot is left") && notes[0].contains("set cores to 2"), "{notes:?}");
         assert!(read("cores = 2").unwrap().notes().is_empty());
+        let notes = read("initial_rate = 10.0").unwrap().notes();
+        assert!(notes[0].contains("10 records/s for the whole run"), "{notes:?}");
+        assert!(read("initial_rate = 10.0\nbackpressure = true").unwrap().notes().is_empty());
     }
 }

@@ -9,7 +9,8 @@
 //! - A task that maps takes its records' cost and nothing else; dealing out and reducing take no time. `burn` is modelled as
 //!   `sleep`: as if every slot had a CPU of its own, which live it has only while there are as many CPUs as slots.
 //! - Which keys a partition has is found in the very lines that the source sends, as far as printing needs to know; the
-//!   counts themselves are not made, so nothing is printed.
+//!   counts themselves are not made, so nothing is printed, and what a window or the stream so far would hold never reaches
+//!   `state_bytes`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -345,7 +346,7 @@ impl Stream {
             lines: Lines::new(settings, seed, stream),
             receiving: Receiving::new(stream, "simulated", ns(settings.receiver_restart_delay), 0),
             generator: BlockGenerator::new(stream),
-            limiter: RateLimiter::new(settings.max_rate),
+            limiter: RateLimiter::of(settings),
             received: cursor(),
             not_before_ns: 0,
             blocked_since_ns: None,

@@ -16,6 +16,7 @@
 //! of its own, so that the compiler sees all of them at once; only whole tasks are called through a pointer.
 
 mod flow;
+mod kept;
 mod run;
 
 use std::fmt::Display;
@@ -171,7 +172,8 @@ where
         Self { scope: if batches > 1 { Scope::Window(batches) } else { Scope::Batch }, ..self }
     }
 
-    /// Values of the stream so far, without batches that failed.
+    /// Values of the stream so far, without batches that failed. A batch after which they would take more than
+    /// [`Settings::state_bytes`] fails, as in a window.
     pub fn running(self) -> Self {
         Self { scope: Scope::Stream, ..self }
     }
@@ -255,17 +257,28 @@ fn counted(words: Records<impl Flow<Item = Word>>, settings: &Settings) -> Job {
 pub trait Key: Hash + Eq + Clone + Display + Send + Sync + 'static {
     /// Which of `partitions` it belongs to: the same on every machine.
     fn partition(&self, partitions: u32) -> u32;
+    /// Bytes that it holds beside its own size. What is kept from batch to batch is bounded by what its keys and values
+    /// take ([`Settings::state_bytes`]); a value counts with its own size alone.
+    fn heap_bytes(&self) -> usize;
 }
 
 impl Key for Word {
     fn partition(&self, partitions: u32) -> u32 {
         policy::partition_of(self.as_bytes(), partitions)
     }
+
+    fn heap_bytes(&self) -> usize {
+        if self.is_heap_allocated() { self.capacity() } else { 0 }
+    }
 }
 
 impl Key for String {
     fn partition(&self, partitions: u32) -> u32 {
         policy::partition_of(self.as_bytes(), partitions)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
     }
 }
 
@@ -274,6 +287,10 @@ macro_rules! key_of_bytes {
         $(impl Key for $number {
             fn partition(&self, partitions: u32) -> u32 {
                 policy::partition_of(&self.to_le_bytes(), partitions)
+            }
+
+            fn heap_bytes(&self) -> usize {
+                0
             }
         })*
     };

@@ -136,7 +136,8 @@ impl Core {
                 Action::Submitted(submitted) => {
                     // In the order of their names, as the driver has them.
                     let blocks: Vec<_> = std::mem::take(&mut state.waiting).into_values().collect();
-                    let batch = self.job.program.clone().begin(submitted.batch, blocks.clone());
+                    let program = self.job.program.clone();
+                    let batch = program.begin(submitted.batch, blocks.clone(), engine.settings.state_bytes);
                     state.batches.insert(submitted.batch, (batch, blocks));
                     engine.note(Note::Submitted(submitted));
                 }

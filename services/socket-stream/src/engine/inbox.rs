@@ -28,9 +28,9 @@ impl Inbox {
     /// Lines are found by 32 bits.
     const MOST_BYTES: usize = u32::MAX as usize;
 
-    pub(super) fn new(stream: u32, max_rate: Option<f64>) -> Self {
+    pub(super) fn new(stream: u32, limiter: RateLimiter) -> Self {
         let open = Open { text: String::new(), block: BlockGenerator::new(stream) };
-        Self { open: Mutex::new(open), limiter: Mutex::new(RateLimiter::new(max_rate)) }
+        Self { open: Mutex::new(open), limiter: Mutex::new(limiter) }
     }
 
     /// Adds whole lines, so many, the first of which is line `first_line` of its stream where that is known.

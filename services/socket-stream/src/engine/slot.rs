@@ -27,10 +27,11 @@ pub(super) fn work(engine: &Engine) {
         // Before the batch can end, so that its memory is freed elsewhere.
         drop(batch);
         let result = match result {
-            Ok((charge, done)) => {
+            Ok(Ok((charge, done))) => {
                 started.hold(charge, &engine.signal);
                 Ok(done)
             }
+            Ok(Err(reason)) => Err(reason),
             Err(panic) => Err(format!("a task panicked: {}", words_of(&*panic))),
         };
         if engine.signal.told().end {
@@ -47,9 +48,10 @@ pub(super) fn be_punctual() {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
-fn perform(task: &Task, batch: &dyn Running) -> (Charge, Done) {
+/// An error says why the batch fails.
+fn perform(task: &Task, batch: &dyn Running) -> Result<(Charge, Done), String> {
     let index = task.id.index as usize;
-    match task.work {
+    Ok(match task.work {
         TaskWork::Spread { start, .. } => {
             batch.spread(index, start);
             (Charge::default(), Done::default())
@@ -58,10 +60,10 @@ fn perform(task: &Task, batch: &dyn Running) -> (Charge, Done) {
         TaskWork::MapBlock { .. } => (batch.map_block(index), Done::default()),
         TaskWork::Reduce { partition } => {
             let rows = task.gives.map(|(_, rows)| rows).filter(|rows| *rows < u32::MAX);
-            let rows = batch.reduce(partition as usize, rows);
+            let rows = batch.reduce(partition as usize, rows)?;
             (Charge::default(), Done { rows: rows.count, output: rows.output })
         }
-    }
+    })
 }
 
 /// When a task started, by both clocks.

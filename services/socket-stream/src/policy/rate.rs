@@ -6,6 +6,8 @@
 //! Back-pressure cures the scheduling delay that is seen, not the delay there is: what is not received waits at the
 //! source. So latency is measured from the instant a record was intended, and a source counts the time it was blocked.
 
+use crate::settings::Settings;
+
 /// Turns what a batch achieved into the rate to ask for next, for one stream.
 #[derive(Clone, Debug)]
 pub struct PidRateEstimator {
@@ -73,6 +75,12 @@ impl RateLimiter {
     /// One that lets `max_rate` records/s pass, or all.
     pub fn new(max_rate: Option<f64>) -> Self {
         Self { max_rate, rate: max_rate, stored: 0.0, next_ns: 0.0 }
+    }
+
+    /// One for a receiver of these settings: at its initial rate until another is asked for, at most at its highest.
+    pub fn of(settings: &Settings) -> Self {
+        let rate = settings.initial_rate.into_iter().chain(settings.max_rate).reduce(f64::min);
+        Self { rate, ..Self::new(settings.max_rate) }
     }
 
     /// The rate in force; none where there is no limit.
@@ -234,6 +242,22 @@ mod tests {
         limiter.set_rate(0, 0.0);
         assert_eq!(limiter.rate(), Some(2.0));
         assert_eq!(passes(&mut limiter, 3), [0, S / 2, S]);
+    }
+
+    #[test]
+    fn the_initial_rate_holds_until_another_is_asked_for_and_is_never_above_the_highest() {
+        for (initial_rate, max_rate, first, then) in [
+            (None, None, None, Some(20.0)),
+            (None, Some(5.0), Some(5.0), Some(5.0)),
+            (Some(2.0), None, Some(2.0), Some(20.0)),
+            (Some(2.0), Some(5.0), Some(2.0), Some(5.0)),
+            (Some(9.0), Some(5.0), Some(5.0), Some(5.0)),
+        ] {
+            let mut limiter = RateLimiter::of(&Settings { initial_rate, max_rate, ..Settings::default() });
+            assert_eq!(limiter.rate(), first, "{initial_rate:?}, {max_rate:?}");
+            limiter.set_rate(0, 20.0);
+            assert_eq!(limiter.rate(), then, "{initial_rate:?}, {max_rate:?}");
+        }
     }
 
     #[test]

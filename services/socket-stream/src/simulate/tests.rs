@@ -342,6 +342,22 @@ fn back_pressure_heals_the_scheduling_delay_and_not_the_latency() {
 }
 
 #[test]
+fn the_first_batches_under_back_pressure_are_made_at_the_initial_rate() {
+    let pressed = Settings { backpressure: true, ..at_rate(200.0, phase(4, 4, 15, Per::Line)) };
+    let held = told(&Settings { initial_rate: Some(50.0), ..pressed.clone() }, 7, 60);
+    // The first batch lacks its last block, and the end of the second asks for another rate.
+    assert_eq!([0, 1].map(|batch| held.batches[&batch].records), [90, 100]);
+    assert_eq!(held.series("rate_limit")[0], 50.0);
+    let worst_s = |told: &Told| told.delays_s()[..10].iter().copied().fold(0.0, f64::max);
+    let free = told(&pressed, 7, 60);
+    assert!(worst_s(&held) < 0.7 * worst_s(&free), "{} s, and {} s without", worst_s(&held), worst_s(&free));
+    assert!(*held.series("rate_limit").last().unwrap() > 50.0);
+    // Without back-pressure it holds to the end, as in the reference.
+    let alone = told(&Settings { initial_rate: Some(50.0), backpressure: false, ..pressed }, 7, 60);
+    assert_eq!(alone.series("rate_limit").last(), Some(&50.0));
+}
+
+#[test]
 fn a_highest_rate_holds_from_the_beginning_and_blocks_a_source_whose_connection_is_full() {
     // Lines of some 20 kB.
     let long = Settings { max_rate: Some(50.0), words_per_line: 3_000, ..Settings::default() };

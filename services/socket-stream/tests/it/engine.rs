@@ -385,3 +385,28 @@ fn a_job_that_panics_fails_its_batch_with_the_reason_and_the_engine_goes_on() {
     assert_eq!(ops(&engine, "batch").failed, 1);
     end(engine);
 }
+
+#[test]
+fn ever_new_words_fail_their_batch_with_the_reason_and_the_engine_goes_on_with_those_it_has() {
+    let new: String = (0..20_000).map(|n| format!("new{n}\n")).collect();
+    for (kind, more) in [
+        ("counts of the stream so far", json!({ "state": true })),
+        ("a window of counts", json!({ "window_batches": 3 })),
+    ] {
+        let mut given = json!({ "receiver_restart_delay": "600ms", "state_bytes": 20_000 });
+        given.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let close = |text: &str| (text.as_bytes().to_vec(), AtEnd::Close);
+        let engine = on_foreign(vec![close("known\n"), close(&new), close("known\n")], &given);
+        until("the last line is counted", || {
+            let counted = |batch: &kit::batch::Batch| (batch.status, batch.records) == (Status::Completed, 1);
+            batches(&engine).iter().filter(|batch| counted(batch)).count() == 2
+        });
+        let told = batches(&engine);
+        let failed: Vec<_> = told.iter().filter(|batch| batch.status == Status::Failed).collect();
+        let reason = failed[0].reason.as_deref().unwrap();
+        assert!(reason.starts_with(kind) && reason.contains("above state_bytes = 20000; raise it"), "{reason}");
+        drain(&engine);
+        assert_eq!(ops(&engine, "batch").failed, failed.len() as u64);
+        end(engine);
+    }
+}
