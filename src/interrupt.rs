@@ -1,7 +1,9 @@
 //! Ctrl-C: once asks to stop cleanly, twice stops at once.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 /// Whether the user asked to stop. Cheap to clone.
@@ -23,14 +25,25 @@ impl Interrupt {
     pub fn listen(first: &'static str) -> anyhow::Result<Self> {
         let interrupt = Self::default();
         let ringing = interrupt.clone();
+        let (tell, listening) = std::sync::mpsc::channel();
         std::thread::Builder::new().name("interrupt".into()).spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-            runtime.block_on(kit::host::termination());
+            runtime.block_on(async {
+                let mut asked = std::pin::pin!(kit::host::termination());
+                // From its first poll on it hears; before, the program would die of the signal.
+                let heard = poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
+                let _ = tell.send(());
+                if heard.is_pending() {
+                    asked.await;
+                }
+            });
             eprintln!("\n{first} (again: at once)");
             ringing.ask();
             runtime.block_on(kit::host::termination());
             std::process::exit(130);
         })?;
+        // Told, or gone without a word where there is no runtime.
+        let _ = listening.recv();
         Ok(interrupt)
     }
 

@@ -59,7 +59,8 @@ impl Proxy {
         signal(self.child.id(), "INT");
         let mut said = String::new();
         self.out.read_to_string(&mut said).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{said}");
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended}: {said}");
         said
     }
 }
