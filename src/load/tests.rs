@@ -155,17 +155,11 @@ fn open(stages: &str, connections: u32) -> LoadPlan {
 
 fn settings(url: &str, scenario: Scenario, plan: LoadPlan) -> LoadSettings {
     LoadSettings {
-        base_url: Some(url.to_owned()),
         scenario,
         plan,
-        workers: 1,
         timeout: Duration::from_secs(5),
-        disable_keepalive: false,
-        requests: None,
-        duration: None,
         threads: Some(1),
-        insecure: false,
-        history: false,
+        ..LoadSettings::new(Some(url.to_owned()))
     }
 }
 
