@@ -246,7 +246,7 @@ fn chance_alone_is_absorbed() {
 #[test]
 fn a_baseline_that_moves_strays_or_is_short_leaves_all_unknown() {
     let fault = || vec![injection(30.0, 30.0, 36.0, 36.0)];
-    let waves = |second: u32| (second < 30).then(|| vec![good(if second % 2 == 0 { 100 } else { 40 }, 20.0)]);
+    let waves = |second: u32| (second < 30).then(|| vec![good(if second.is_multiple_of(2) { 100 } else { 40 }, 20.0)]);
     let rises = |second: u32| (second < 30).then(|| vec![good(70 + u64::from(second), 20.0)]);
     let slows = |second: u32| (second < 30).then(|| vec![good(100, 20.0 + 4.0 * f64::from(second))]);
     let early = vec![injection(6.0, 6.0, 9.0, 9.0)];
