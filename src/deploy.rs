@@ -12,6 +12,7 @@ use kit::usage::Usage;
 use kit::{Role, RoleConfig};
 
 mod collect;
+mod history;
 pub mod in_process;
 pub mod pinning;
 pub mod processes;

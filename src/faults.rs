@@ -203,29 +203,31 @@ impl std::str::FromStr for FaultKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) =
-            text.split_once('=').map_or((text.trim(), None), |(name, value)| (name.trim(), Some(value)));
-        match (name, value) {
-            ("restart", None) => Ok(Self::Restart),
-            ("stop-start", None) => Ok(Self::StopStart),
-            ("kill", None) => Ok(Self::Kill),
-            ("pause", None) => Ok(Self::Pause),
-            ("restart" | "stop-start" | "kill" | "pause", Some(value)) => {
-                Err(format!("{name} takes no value; take ={value} out"))
+        let text = text.trim();
+        let name = text.split([',', '=']).next().unwrap_or(text).trim();
+        let rest = text[name.len()..].trim_start();
+        let value = rest.strip_prefix('=').unwrap_or(rest).trim();
+        match name {
+            "restart" | "stop-start" | "kill" | "pause" if !rest.is_empty() => {
+                Err(format!("{name} takes no value; take {rest} out"))
             }
-            ("cpu-burn", value) => {
-                let cpus = value.unwrap_or("1").trim();
-                let number = cpus.parse().ok().filter(|cpus: &f64| cpus.is_finite() && *cpus > 0.0);
-                let cpus = number.ok_or_else(|| format!("{cpus:?} is no number of CPUs; write cpu-burn=1 or 0.5"))?;
+            "restart" => Ok(Self::Restart),
+            "stop-start" => Ok(Self::StopStart),
+            "kill" => Ok(Self::Kill),
+            "pause" => Ok(Self::Pause),
+            "cpu-burn" if rest.is_empty() => Ok(Self::CpuBurn { cpus: 1.0 }),
+            "cpu-burn" => {
+                let cpus = value.parse().ok().filter(|cpus: &f64| cpus.is_finite() && *cpus > 0.0);
+                let cpus = cpus.ok_or_else(|| format!("{value:?} is no number of CPUs; write cpu-burn=1 or 0.5"))?;
                 Ok(Self::CpuBurn { cpus })
             }
-            ("memory-hog", value) => {
-                let size = value.ok_or("memory-hog needs its memory; write for instance memory-hog=256MiB")?;
-                match units::parse_size(size)? {
-                    0 => Err("a memory-hog of no memory does nothing; write for instance memory-hog=256MiB".to_owned()),
-                    bytes => Ok(Self::MemoryHog { bytes }),
-                }
+            "memory-hog" if rest.is_empty() => {
+                Err("memory-hog needs its memory; write for instance memory-hog=256MiB".to_owned())
             }
+            "memory-hog" => match units::parse_size(value)? {
+                0 => Err("a memory-hog of no memory does nothing; write for instance memory-hog=256MiB".to_owned()),
+                bytes => Ok(Self::MemoryHog { bytes }),
+            },
             _ if proxy::KINDS.iter().any(|kind| kind.name == name) => text.parse().map(Self::Link),
             _ => {
                 let own = OWN_KINDS.iter().map(|(name, _)| *name);
@@ -311,4 +313,52 @@ pub struct Injection {
     /// What went wrong, where something did; an instant above may be missing for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_read_and_written_back() {
+        for (text, written) in [
+            ("kill", "kill"),
+            (" stop-start ", "stop-start"),
+            ("cpu-burn", "cpu-burn=1"),
+            ("cpu-burn = 0.5", "cpu-burn=0.5"),
+            ("memory-hog=0.25GiB", "memory-hog=256MiB"),
+            ("memory-hog=1kB", "memory-hog=1000"),
+            ("blackhole,direction=both", "blackhole,direction=both"),
+            ("latency=50ms,jitter=5ms", "latency=50ms,jitter=5ms"),
+        ] {
+            let kind: FaultKind = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(kind.to_string(), written);
+            assert_eq!(written.parse(), Ok(kind), "{text}");
+        }
+        for (text, expected) in [
+            ("", "there are restart, stop-start, kill, pause, cpu-burn, memory-hog, latency"),
+            ("kill=9", "kill takes no value; take =9 out"),
+            ("pause,latency=1s", "takes no value"),
+            ("cpu-burn=many", "no number of CPUs"),
+            ("cpu-burn,2,3", "no number of CPUs"),
+            ("memory-hog", "needs its memory"),
+            ("memory-hog=0", "does nothing"),
+            ("latency", "needs its latency"),
+        ] {
+            let error = text.parse::<FaultKind>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_and_replicas_are_read_and_written_back() {
+        for text in ["30s", "1500ms", "20s..1m"] {
+            assert_eq!(text.parse::<When>().unwrap().to_string(), text);
+        }
+        for text in ["1", "3", "random", "all"] {
+            assert_eq!(text.parse::<Which>().unwrap().to_string(), text);
+        }
+        assert!("9s..1s".parse::<When>().is_err() && "..".parse::<When>().is_err());
+        assert!("0".parse::<Which>().is_err() && "-1".parse::<Which>().is_err() && "each".parse::<Which>().is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! The spine: plan → each trial → save → judge → report. The only module that orders effects.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use crate::archive::Archive;
@@ -65,6 +66,7 @@ pub fn resume(archive: &Archive, given: Option<&Experiment>, options: &Options) 
         }
         experiment.scenario.clone_from(&given.scenario);
     }
+    check_memory(&experiment)?;
     check_whole(&experiment, "give the file of that run as well (scalelab run FILE --resume DIR), or start it anew")?;
     go_on(&experiment, archive, options)
 }
@@ -111,6 +113,9 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
     let run = environment::run_name(archive.folder());
+    // A role that waits for its configuration is a child that can be stopped and killed.
+    let look = || possible::Machine::look(Command::new(&processes.program).args(["serve", "lab", "load"]));
+    let machine = (!experiment.faults.is_empty()).then(look);
     let journal = Arc::new(match experiment.deployment {
         DeploymentKind::Simulated => Journal::nowhere(),
         _ => Journal::open(&run, archive.folder())?,
@@ -132,6 +137,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             databases: &databases,
             budget: &budget,
             run: &run,
+            machine: machine.as_ref(),
             journal: &journal,
             interrupt: &interrupt,
             progress: &told,
@@ -216,6 +222,7 @@ fn run_trial(
     set_up.seconds += took_s.unwrap_or(0.0);
     set_up.trial_seconds += f64::from(record.window.end) + took_s.unwrap_or(0.0);
     let summary = measure::summarize_trial(&record);
+    archive.write_failure(site.experiment, &record, &summary)?;
     archive.append_result(&summary)?;
     Ok(Some(summary))
 }
@@ -281,7 +288,7 @@ pub fn report(archive: &Archive) -> anyhow::Result<(StudySummary, Verdict)> {
     let trials = archive.results()?;
     let study = measure::summarize_study(&experiment, &trials);
     let missing = archive.plan()?.len().saturating_sub(trials.len());
-    let verdict = verdict::judge(&experiment, &study, missing);
+    let verdict = verdict::judge(&experiment, &study, missing).with_writes(&trials, !experiment.faults.is_empty());
     archive.write_conclusions(&study, &verdict)?;
     with_input(archive, &study, &verdict, |input| {
         for file in report::render(input)? {
@@ -308,6 +315,7 @@ fn with_input<T>(
     let notes = system.map(|system| system.notes(&experiment)).unwrap_or_default();
     let model = |levels: &Levels| system?.highest_stable_rate(&experiment, levels);
     let journals = journals(archive, study, &trials)?;
+    let tries = tries(archive, &trials)?;
     body(&ReportInput {
         experiment: &experiment,
         study,
@@ -317,8 +325,15 @@ fn with_input<T>(
         planned: plan.len(),
         notes: &notes,
         journals: &journals,
+        tries: &tries,
         highest_stable_rate: Some(&model),
     })
+}
+
+/// How often the roles of trials with faults tried at their upstreams, where they tell it.
+fn tries(archive: &Archive, trials: &[TrialSummary]) -> anyhow::Result<report::Gauges> {
+    let with_faults = trials.iter().filter(|trial| trial.recovery.is_some());
+    with_faults.map(|trial| Ok((trial.name.clone(), archive.gauge(&trial.name, "tries")?))).collect()
 }
 
 /// What the engines of a stream told, where the report shows it over time: in a study of one cell.

@@ -12,6 +12,8 @@ use crate::measure::{
     Bracket, CellRecovery, CellSummary, Guard, StreamState, StudySummary, TrialSummary, guards, search, stream, study,
 };
 
+mod writes;
+
 /// One objective, as written: `p95 <= 250ms`.
 ///
 /// `[wait|work] METRIC OP VALUE`, with `p50 p90 p95 p99 p99.9 avg mean max` against a duration (`250ms`, `1.5s`,
@@ -284,7 +286,7 @@ fn decide_stable(cell: &CellSummary) -> Decision {
 fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
     match guard.id.as_str() {
         "client-bound" | "saturated" => met == (true, true) && !slo.op.wants_less(),
-        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" | "receiver-held" => {
+        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" | "receiver-held" | "batches-failed" => {
             met == (false, false) && slo.op.wants_less()
         }
         _ => false,

@@ -3,17 +3,20 @@
 //! A replica that is down or held is not read. One that was started again numbers what it tells from 1 anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use kit::{Clock, OpsRecord};
 
 use super::AdminClient;
+use super::history::History;
 use super::running::{Running, Slot};
 use super::trial::Site;
 use crate::archive::TrialFiles;
 use crate::experiment::Trial;
 use crate::faults::Injection;
 use crate::load::Step;
-use crate::measure::{OpsLog, Participant, Sample, TrialRecord};
+use crate::measure::abort::{Abort, Watch};
+use crate::measure::{Lost, OpsLog, Participant, Sample, TrialRecord, summarize_second};
 use crate::report::csv;
 
 /// What was read so far.
@@ -33,8 +36,15 @@ pub struct Collected {
     waiting: BTreeMap<u32, BTreeMap<String, OpsRecord>>,
     /// The gauge `users` of each generator, by second.
     users: BTreeMap<usize, BTreeMap<u32, f64>>,
+    /// Looks whether the trial is to be ended early, and why it was found to be.
+    watch: Option<(Watch, Range<u32>)>,
+    aborted: Option<String>,
     /// What was read last from each.
     read: BTreeMap<usize, Read>,
+    /// Each operation, where that is asked for.
+    pub history: Option<History>,
+    /// What became of the writes, where that was checked.
+    pub lost: Option<Lost>,
 }
 
 /// Sequence numbers of what was read last of one life of a replica.
@@ -44,6 +54,7 @@ struct Read {
     ops: u64,
     series: u64,
     journal: u64,
+    history: u64,
 }
 
 /// When a trial began.
@@ -84,7 +95,7 @@ pub fn sample(
 }
 
 impl Collected {
-    /// Nothing yet.
+    /// Nothing yet. Of a trial in which something is broken the gauges of all roles under test are read.
     pub fn new(counted: Option<&'static str>, all_gauges: bool) -> anyhow::Result<Self> {
         Ok(Self {
             counted,
@@ -96,8 +107,22 @@ impl Collected {
             totals: OpsRecord::default(),
             waiting: BTreeMap::new(),
             users: BTreeMap::new(),
+            watch: None,
+            aborted: None,
             read: BTreeMap::new(),
+            history: None,
+            lost: None,
         })
+    }
+
+    /// Looks from now on, in a window, whether the trial is to be ended early.
+    pub fn watch(&mut self, abort: Option<&Abort>, window: &Range<u32>) {
+        self.watch = abort.map(|abort| (Watch::new(abort), window.clone()));
+    }
+
+    /// Why the trial is to be ended early, if so.
+    pub fn aborted(&self) -> Option<String> {
+        self.aborted.as_ref().map(|why| format!("aborted: {why}"))
     }
 
     /// Takes what was measured since the last read: operations, gauges, journal.
@@ -108,10 +133,13 @@ impl Collected {
             if slot.measures {
                 let read = slot.ask(|admin, life| {
                     let mut read = self.read_of(index, life);
-                    open_from = open_from.min(self.read_ops(admin, &mut read)?);
+                    open_from = open_from.min(self.read_ops(admin, slot, &mut read)?);
                     let points = admin.series(read.series)?;
                     self.keep_gauges(index, slot, &points, origin, &mut read, &mut samples)?;
-                    self.read_journal(admin, &mut read, files)?;
+                    self.read_journal(admin, slot, &mut read, files)?;
+                    if let Some(history) = &mut self.history {
+                        history.read(admin, &mut read.history, files)?;
+                    }
                     self.read.insert(index, read);
                     anyhow::Ok(())
                 });
@@ -139,7 +167,7 @@ impl Collected {
     }
 
     /// Gives back the oldest second that is not complete.
-    fn read_ops(&mut self, admin: &AdminClient, read: &mut Read) -> anyhow::Result<u32> {
+    fn read_ops(&mut self, admin: &AdminClient, slot: &Slot<'_>, read: &mut Read) -> anyhow::Result<u32> {
         let mut open_from = u32::MAX;
         for line in admin.ops(read.ops)?.lines() {
             let record = self.ops.add(line)?;
@@ -147,7 +175,7 @@ impl Collected {
                 // The seconds from the oldest open one on are not complete.
                 open_from = open_from.min(record.second);
             } else {
-                read.ops = read.ops.max(record.seq);
+                pass(&mut read.ops, record.seq, "seconds of operations", slot)?;
                 self.seen_counted |= self.counted == Some(record.kind.as_str());
                 let of_second = self.waiting.entry(record.second).or_default();
                 of_second.entry(record.kind.clone()).or_default().merge(&record);
@@ -168,7 +196,7 @@ impl Collected {
         let Participant { role, replica, .. } = &slot.participant;
         for line in points.lines() {
             let point: kit::series::Point = serde_json::from_str(line)?;
-            read.series = read.series.max(point.seq);
+            pass(&mut read.series, point.seq, "gauges", slot)?;
             let t_s = point.at_ns.saturating_sub(origin.ns) as f64 / 1e9;
             if point.name == "users" {
                 self.users.entry(index).or_default().insert(t_s as u32, point.value.unwrap_or(0.0));
@@ -179,11 +207,17 @@ impl Collected {
         Ok(())
     }
 
-    fn read_journal(&mut self, admin: &AdminClient, read: &mut Read, files: &mut TrialFiles) -> anyhow::Result<()> {
+    fn read_journal(
+        &mut self,
+        admin: &AdminClient,
+        slot: &Slot<'_>,
+        read: &mut Read,
+        files: &mut TrialFiles,
+    ) -> anyhow::Result<()> {
         let told = admin.journal(read.journal)?;
         for line in told.lines() {
             let line: kit::journal::Line<kit::batch::Entry> = serde_json::from_str(line)?;
-            read.journal = read.journal.max(line.seq);
+            pass(&mut read.journal, line.seq, "entries of the journal", slot)?;
             self.journal.push(line.entry);
         }
         files.journal(&told)
@@ -194,7 +228,7 @@ impl Collected {
         &mut self,
         site: &Site<'_>,
         trial: &Trial,
-        window: &std::ops::Range<u32>,
+        window: &Range<u32>,
         origin: Origin,
         files: &mut TrialFiles,
     ) -> anyhow::Result<()> {
@@ -212,7 +246,7 @@ impl Collected {
         faults: Vec<Injection>,
         failure: Option<String>,
     ) -> TrialRecord {
-        let Self { ops, series, journal, .. } = self;
+        let Self { ops, series, journal, history, lost, .. } = self;
         let load = site.experiment.load.at(&trial.levels);
         let scenario = site.system.scenario(site.experiment, &trial.levels);
         TrialRecord {
@@ -226,8 +260,8 @@ impl Collected {
             participants,
             failure,
             faults,
-            lost: None,
-            users: BTreeMap::new(),
+            lost,
+            users: history.map(|history| history.users).unwrap_or_default(),
             repeatable: repeatable(&scenario.steps),
         }
     }
@@ -250,6 +284,12 @@ impl Collected {
             let counts = |kind: &str| !self.seen_counted || self.counted == Some(kind);
             kinds.iter().filter(|(kind, _)| counts(kind)).for_each(|(_, of_kind)| record.merge(of_kind));
             self.totals.merge(&record);
+            record.second = second;
+            if let Some((watch, window)) = &mut self.watch
+                && let Some(why) = watch.see(&summarize_second(&record, window))
+            {
+                self.aborted.get_or_insert(why);
+            }
             let unix_s = (origin.unix_s + f64::from(second)) as u64;
             files.history(&csv::history_row(unix_s, self.users_at(second), &record, &self.totals))?;
         }
@@ -273,4 +313,32 @@ fn method_of(site: &Site<'_>, trial: &Trial, kind: &str) -> String {
     let scenario = site.system.scenario(site.experiment, &trial.levels);
     let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
     step.map_or_else(String::new, |step| step.method.clone())
+}
+
+/// Passes on to the next of what a role tells in a row. It keeps what nobody has read for a while and no longer, and a
+/// trial that lacks some of it must not look whole.
+fn pass(read: &mut u64, seq: u64, what: &str, slot: &Slot<'_>) -> anyhow::Result<()> {
+    let lost = seq.saturating_sub(*read + 1);
+    *read = seq;
+    anyhow::ensure!(
+        lost == 0,
+        "{lost} {what} of {} are lost, because they were not read in time; give the lab more CPU time, or have fewer told \
+         (a longer batch interval, a lower rate)",
+        slot.name()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_role_forgot_before_it_was_read_is_told() {
+        let (mut read, of) = (4, Slot::external());
+        assert!([5, 6, 7].iter().all(|seq| pass(&mut read, *seq, "gauges", &of).is_ok()));
+        let error = pass(&mut read, 11, "gauges", &of).unwrap_err().to_string();
+        assert!(error.starts_with("3 gauges of") && error.contains("were not read in time"), "{error}");
+        assert!(pass(&mut read, 12, "gauges", &of).is_ok());
+    }
 }

@@ -121,8 +121,10 @@ impl<'r, 'a> Starting<'r, 'a> {
         let (site, experiment) = (self.site, self.site.experiment);
         let base_url =
             (experiment.deployment == DeploymentKind::External).then(|| external_url(experiment, self.trial)).flatten();
+        let scenario = site.system.scenario(experiment, &self.trial.levels);
         let settings = LoadSettings {
-            scenario: site.system.scenario(experiment, &self.trial.levels),
+            history: scenario.is_tracked(),
+            scenario,
             plan: plan.clone(),
             workers: experiment.load_workers,
             timeout: experiment.timeout,
@@ -238,7 +240,7 @@ fn cpus_of(site: &Site<'_>, role: &str, share: Option<&[usize]>) -> anyhow::Resu
 }
 
 /// Where the system of a trial is, when it runs elsewhere.
-fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
+pub(super) fn external_url(experiment: &Experiment, trial: &Trial) -> Option<String> {
     let named =
         trial.levels.get("architecture").and_then(|architecture| experiment.external.get(&architecture.to_string()));
     named.or_else(|| experiment.external.get("default")).or_else(|| experiment.external.values().next()).cloned()

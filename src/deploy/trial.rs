@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::collect::{Collected, Origin, sample};
+use super::history::History;
 use super::running::{Running, tell_start};
 use super::start::Starting;
 use super::{Deployment, pinning};
@@ -18,6 +19,7 @@ use crate::database::Server;
 use crate::experiment::{Experiment, LoadPlan, Trial};
 use crate::faults::inject::{Over, Stage};
 use crate::faults::journal::Journal;
+use crate::faults::possible::Machine;
 use crate::faults::{self, Injection, Planned};
 use crate::interrupt::Interrupt;
 use crate::measure::{Sample, TrialRecord};
@@ -43,6 +45,8 @@ pub struct Site<'a> {
     pub budget: &'a pinning::Budget,
     /// The run's name, part of every name it makes.
     pub run: &'a str,
+    /// Which faults this machine can do; none is every kind.
+    pub machine: Option<&'a Machine>,
     /// Where it is written down what has to be undone.
     pub journal: &'a Arc<Journal>,
     /// Ctrl-C.
@@ -107,10 +111,14 @@ pub fn run(site: &Site<'_>, trial: &Trial, files: &mut TrialFiles) -> anyhow::Re
     }
     let Starting { mut running, .. } = starting;
     let mut collected = Collected::new(site.system.counted_kind(), !planned.is_empty())?;
+    collected.history = History::of(site, trial);
     files.series(set_up.as_slice())?;
     collected.series.extend(set_up);
     let (injections, failure) = measure(site, trial, &plan, &planned, &running, files, &mut collected)?;
     // Here everything is healed and ready, and nothing is being sent: what was written can be read back.
+    let mut history = collected.history.as_mut().filter(|_| !site.interrupt.is_asked());
+    collected.lost =
+        history.as_mut().and_then(|history| history.check(site, trial, &running, assembly.entry, failure.as_deref()));
     let problems = running.stop();
     if site.interrupt.is_asked() {
         return Ok(Ended::Interrupted);
@@ -153,8 +161,10 @@ fn measure(
         interrupt: site.interrupt,
         over: &over,
         processes: site.processes,
+        machine: site.machine.map(|machine| (machine, site.experiment.deployment)),
         journal: site.journal,
     };
+    collected.watch(site.experiment.abort_when.as_ref(), &window);
     let mut measuring = Measuring { site, trial, running, origin, clock, files, collected };
     let (injections, failure) = thread::scope(|scope| {
         // Whatever happens in here, the threads that inject are told to heal and end, and waited for.
@@ -194,7 +204,7 @@ impl Measuring<'_, '_> {
             if now < next && self.site.interrupt.wait(Duration::from_nanos(next - now)) {
                 return Ok(None);
             }
-            let failure = self.look()?;
+            let failure = self.look()?.or_else(|| self.collected.aborted());
             if failure.is_some() || next >= end_ns {
                 return Ok(failure);
             }

@@ -1,6 +1,7 @@
 //! A fault in a file: one table with flat keys, read and written back the same.
 //!
-//! The keys of a kind stand beside those of the fault; of several kinds, each takes those that it has.
+//! The keys of a kind stand beside those of the fault; of several kinds, each takes those that it has. Kinds whose keys
+//! differ are written whole, as on the command line: `kind = ["latency=50ms", "latency=500ms"]`.
 
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ impl Reader<'_> {
         if names.is_empty() {
             return Err(wrong("no kind; write one, such as kind = \"kill\"".to_owned()));
         }
-        match names.iter().find(|name| keys_of(name).is_none()) {
+        match names.iter().find(|name| !is_whole(name) && keys_of(name).is_none()) {
             Some(name) => Err(wrong(format!("unknown kind of fault {name:?}; there are {}", all_kinds().join(", ")))),
             None => Ok(names),
         }
@@ -126,6 +127,9 @@ impl Reader<'_> {
     }
 
     fn kind(&self, name: &str) -> Result<FaultKind, Problem> {
+        if is_whole(name) {
+            return name.parse().map_err(|message: String| self.problem("kind", message));
+        }
         let mut keys = Vec::new();
         for key in keys_of(name).unwrap_or_default() {
             keys.extend(self.text(key)?.map(|text| (key, text)));
@@ -162,6 +166,11 @@ fn all_kinds() -> Vec<&'static str> {
     OWN_KINDS.iter().map(|(name, _)| *name).chain(proxy::KINDS.iter().map(|kind| kind.name)).collect()
 }
 
+/// Whether a kind is written whole, with its values.
+fn is_whole(kind: &str) -> bool {
+    kind.contains('=')
+}
+
 /// The keys that a kind has beside those of every fault; none for a kind that is not known.
 fn keys_of(kind: &str) -> Option<Vec<&'static str>> {
     match kind {
@@ -174,6 +183,19 @@ fn keys_of(kind: &str) -> Option<Vec<&'static str>> {
 
 /// The table that [`read`] reads back the same.
 pub(super) fn table(fault: &Fault) -> Table {
+    let mut table = keys(fault);
+    if !read(&table, 0).is_ok_and(|again| again == *fault) {
+        for key in fault.kinds.iter().flat_map(|kind| keys_of(kind.name()).unwrap_or_default()) {
+            table.remove(key);
+        }
+        let whole = fault.kinds.iter().map(|kind| Value::String(kind.to_string()));
+        table.insert("kind".to_owned(), Value::Array(whole.collect()));
+    }
+    table
+}
+
+/// The fault with the keys of its kinds beside it; of kinds that have one key in common the last one's.
+fn keys(fault: &Fault) -> Table {
     let Fault { at, kinds, role, replica, from, downtime, every, times } = fault;
     let text = |text: &dyn ToString| Value::String(text.to_string());
     let mut table = Table::new();
@@ -192,17 +214,17 @@ pub(super) fn table(fault: &Fault) -> Table {
         put("times", Value::Integer((*times).into()));
     }
     for kind in kinds {
-        match kind {
-            FaultKind::Link(link) => {
-                link.to_keys().into_iter().for_each(|(key, value)| put(key, number_or_text(value)))
-            }
-            FaultKind::CpuBurn { cpus } => put("cpus", Value::Float(*cpus)),
-            FaultKind::MemoryHog { .. } => {
-                let words = kind.to_string();
-                put("memory", text(&words.split_once('=').map_or("", |(_, size)| size)));
-            }
-            FaultKind::Restart | FaultKind::StopStart | FaultKind::Kill | FaultKind::Pause => {}
-        }
+        let own = |key: &'static str, kind: &FaultKind| {
+            let words = kind.to_string();
+            Some((key, words.split_once('=')?.1.to_owned()))
+        };
+        let of_kind = match kind {
+            FaultKind::Link(link) => link.to_keys(),
+            FaultKind::CpuBurn { .. } => own("cpus", kind).into_iter().collect(),
+            FaultKind::MemoryHog { .. } => own("memory", kind).into_iter().collect(),
+            FaultKind::Restart | FaultKind::StopStart | FaultKind::Kill | FaultKind::Pause => Vec::new(),
+        };
+        of_kind.into_iter().for_each(|(key, value)| put(key, number_or_text(value)));
     }
     table
 }
@@ -250,6 +272,11 @@ mod tests {
                 "kind = ['latency', 'slow', 'reset']\nlatency = '100ms'\nafter = '1s'",
                 "latency=100ms or slow=100ms or reset=1s of task-service 1 at 30s",
             ),
+            (
+                "kind = ['latency=50ms', 'latency=500ms,share=10%', 'blackhole,direction=up', 'cpu-burn=2']",
+                "latency=50ms or latency=500ms,share=10% or blackhole,direction=up or cpu-burn=2 of task-service 1 at 30s",
+            ),
+            ("kind = 'latency=50ms'", "latency=50ms of task-service 1 at 30s"),
             ("kind = 'cpu-burn'", "cpu-burn=1 of task-service 1 at 30s"),
             ("kind = 'cpu-burn'\ncpus = 0.5", "cpu-burn=0.5 of task-service 1 at 30s"),
             ("kind = 'memory-hog'\nmemory = '256MiB'", "memory-hog=256MiB of task-service 1 at 30s"),
@@ -290,6 +317,12 @@ mod tests {
                 "rate belongs to bandwidth; reset has after",
             ),
             ("at = '30s'\nkind = 'explode'\nrole = 'gateway'", 11, "there are restart, stop-start, kill"),
+            ("at = '30s'\nkind = 'kill=9'\nrole = 'gateway'", 11, "kill takes no value"),
+            (
+                "at = '30s'\nkind = 'latency=1s'\nlatency = '1s'\nrole = 'gateway'",
+                12,
+                "latency belongs to latency, slow",
+            ),
             ("at = '30s'\nkind = []\nrole = 'gateway'", 11, "no kind"),
             ("at = '30s'\nkind = [true]\nrole = 'gateway'", 11, "neither a text nor a number"),
             ("at = '30s'\nkind = 'kill'", 9, "needs its role"),

@@ -72,8 +72,8 @@ pub fn notes(experiment: &Experiment, system: &dyn System) -> Vec<String> {
     let words = |fault: &Fault| {
         let begin = cells_of(fault, &cells).map(|cell| cell.begin).max().unwrap_or_default();
         format!(
-            "{fault} has no baseline: what is usual takes {} of measured time before it, from {} on; recovery from its \
-             first injection will be unknown",
+            "{fault} has no baseline: to know what is usual takes {} of measured time, which begins at {}; recovery from \
+             its first injection will be unknown",
             format_duration(BASELINE),
             format_duration(begin)
         )
@@ -97,8 +97,9 @@ pub fn memory(experiment: &Experiment, system: &dyn System, available: u64) -> R
         };
         for (injection, bytes) in hogs() {
             let is_held = |at: Duration, downtime| (at..at + downtime).contains(&injection.at);
-            let taken: u64 =
-                hogs().filter(|(other, _)| is_held(other.at, other.downtime)).map(|(_, bytes)| bytes).sum();
+            let taken: u64 = hogs()
+                .filter(|(other, _)| is_held(other.at, other.downtime))
+                .fold(0_u64, |sum, (_, bytes)| sum.saturating_add(bytes));
             if taken.max(bytes) > half {
                 let mib = |bytes: u64| bytes >> 20;
                 let is_it = |fault: &Fault| fault.kinds.contains(&injection.kind) && fault.role == injection.role;

@@ -60,7 +60,7 @@ fn in_words(journals: &Path) -> Option<String> {
         .ok()?
         .iter()
         .filter_map(|path| journal::read(path).ok().flatten())
-        .filter(|record| !record.lab.is_alive())
+        .filter(|record| !record.lab.is_elsewhere() && !record.lab.is_alive())
         .collect();
     let left: Vec<Intent> = dead.iter().flat_map(still_there).collect();
     let (run, was) = if dead.len() == 1 { ("an earlier run", "was") } else { ("earlier runs", "were") };
@@ -101,6 +101,10 @@ impl Healer<'_> {
         let mut healed = Healed::default();
         for path in journal::files(self.journals)? {
             match journal::read(&path) {
+                Ok(Some(record)) if record.lab.is_elsewhere() => healed.could_not.push(format!(
+                    "the journal {} is of a run in another container; heal there, or remove it when that has gone",
+                    path.display()
+                )),
                 Ok(Some(record)) if record.lab.is_alive() => {}
                 Ok(Some(record)) => self.undo_all(&record, &mut healed),
                 // Its run has ended meanwhile, or somebody else has healed it.
@@ -266,7 +270,8 @@ mod tests {
         let mut child = Command::new("true").spawn().unwrap();
         let start_time = stat(child.id()).unwrap().start_time;
         child.wait().unwrap();
-        Lab { pid: child.id(), start_time, boot_id: boot_id(), archive: "/runs/x".into() }
+        let pid_namespace = super::super::identity::pid_namespace();
+        Lab { pid: child.id(), start_time, boot_id: boot_id(), pid_namespace, archive: "/runs/x".into() }
     }
 
     fn living() -> Lab {
@@ -377,6 +382,19 @@ mod tests {
             assert_eq!(journal::files(state.path()).unwrap().len(), 1, "{intent:?}");
         }
         assert!(of_another.exists() && precious.exists() && link.exists());
+    }
+
+    #[test]
+    fn a_journal_of_another_container_is_told_and_left() {
+        let (state, temp) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = temp.path().join("scalelab-abc");
+        std::fs::create_dir(&folder).unwrap();
+        let elsewhere = Lab { pid_namespace: "pid:[1]".to_owned(), ..dead() };
+        write(state.path(), &elsewhere, &[Intent::Folder { path: folder.clone() }]);
+        let healed = healer(state.path(), temp.path()).heal().unwrap();
+        assert!(healed.could_not[0].contains("in another container"), "{healed:?}");
+        assert!(folder.exists());
+        assert_eq!(in_words(state.path()), None, "it may be alive");
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
+/// Names the space in which process ids count: a container has one of its own. Empty where the kernel does not tell.
+pub fn pid_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// A process held fast: whatever happens to its id, a signal reaches this one or nobody.
 pub struct Held(OwnedFd);
 

@@ -78,6 +78,9 @@ pub struct Lab {
     pub start_time: u64,
     /// The boot in which it did.
     pub boot_id: String,
+    /// Where its process id counts; empty where that is not known.
+    #[serde(default)]
+    pub pid_namespace: String,
     /// Where what it measures goes.
     pub archive: PathBuf,
 }
@@ -88,10 +91,17 @@ impl Lab {
         let pid = std::process::id();
         let start_time = identity::stat(pid).map_or(0, |stat| stat.start_time);
         let archive = std::path::absolute(archive).unwrap_or_else(|_| archive.to_owned());
-        Self { pid, start_time, boot_id: identity::boot_id(), archive }
+        Self { pid, start_time, boot_id: identity::boot_id(), pid_namespace: identity::pid_namespace(), archive }
     }
 
-    /// Whether it still runs.
+    /// Whether it runs, or ran, where its process ids mean nothing here: in a container of this machine.
+    pub fn is_elsewhere(&self) -> bool {
+        let own = identity::pid_namespace();
+        let is_known = !self.pid_namespace.is_empty() && !own.is_empty();
+        is_known && self.pid_namespace != own && self.boot_id == identity::boot_id()
+    }
+
+    /// Whether it still runs; of one elsewhere nobody knows.
     pub fn is_alive(&self) -> bool {
         let same = |stat: identity::Stat| stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X');
         self.boot_id == identity::boot_id() && identity::stat(self.pid).is_some_and(same)

@@ -342,9 +342,14 @@ fn kind((kind, ops): (String, OpsRecord)) -> KindSummary {
 }
 
 fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
+    summarize_second(ops, &record.window)
+}
+
+/// One second, alone.
+pub fn summarize_second(ops: &OpsRecord, window: &Range<u32>) -> SecondSummary {
     SecondSummary {
         second: ops.second,
-        measured: record.window.contains(&ops.second),
+        measured: window.contains(&ops.second),
         offered: ops.count(),
         answered: answered(ops),
         ok: ops.ok,

@@ -228,7 +228,7 @@ impl Page<'_> {
             if let Some((ink, width)) = stroke(*style, *color) {
                 self.path(&[(x, y), (x + 40.0, y)], ink, width);
             }
-            if !matches!(style, Style::Plain | Style::Thin) {
+            if style.has_markers() {
                 let hollow = *style == Style::Dots && points.iter().all(|point| point.hollow.is_some());
                 self.marker((x + 20.0, y), *color, hollow);
             }
@@ -458,12 +458,13 @@ impl Page<'_> {
         let ink = Ink::Curve(curve.color);
         for stretch in curve.points.split(|point| point.y.is_none()) {
             let points: Vec<_> = stretch.iter().filter_map(|point| frame.point(point)).collect();
+            let points = if curve.style.is_stepped() { stepped(&points) } else { points };
             if let Some((ink, width)) = stroke(curve.style, curve.color).filter(|_| points.len() > 1) {
                 self.path(&points, ink, width);
             }
         }
         let alone = curve.points.iter().filter(|point| point.y.is_some()).count() == 1;
-        if matches!(curve.style, Style::Plain | Style::Thin) && !alone {
+        if !curve.style.has_markers() && !alone {
             return;
         }
         for point in &curve.points {
@@ -577,12 +578,25 @@ impl Page<'_> {
     }
 }
 
+/// Each value as long as its share of the axis.
+fn stepped(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut out = Vec::with_capacity(2 * points.len());
+    for (place, (x, y)) in points.iter().copied().enumerate() {
+        let before = place.checked_sub(1).map(|place| (x - points[place].0) / 2.0);
+        let after = points.get(place + 1).map(|(next, _)| (next - x) / 2.0);
+        let (before, after) = (before.or(after).unwrap_or(0.0), after.or(before).unwrap_or(0.0));
+        out.extend([(x - before, y), (x + after, y)]);
+    }
+    out
+}
+
 /// The line of a curve: its colour and width; none where there are markers alone.
 fn stroke(style: Style, color: usize) -> Option<(Ink, u32)> {
     match style {
         Style::Dots | Style::Valued => None,
         Style::Thin => Some((Ink::Pale(color), 2)),
-        Style::Marked | Style::Plain => Some((Ink::Curve(color), 3)),
+        Style::Broad => Some((Ink::Pale(color), 11)),
+        Style::Marked | Style::Plain | Style::Steps => Some((Ink::Curve(color), 3)),
     }
 }
 
@@ -590,9 +604,11 @@ fn stroke(style: Style, color: usize) -> Option<(Ink, u32)> {
 /// there is no room), at its left end or at its right one.
 fn beside_line(y: f64, width: f64, plot: Rect, covered: impl Fn(f64, f64) -> usize) -> (f64, f64) {
     let (left, right) = (plot.left + 12.0, plot.right - 12.0 - width);
-    let above = (y - 34.0 >= plot.top).then_some(y - 16.0);
-    let below = (y + 34.0 <= plot.bottom || above.is_none()).then_some(y + 18.0);
-    let places = above.into_iter().chain(below).flat_map(|row| [(left, row), (right, row)]);
+    let above = |far: f64| (y - far - 18.0 >= plot.top).then_some(y - far);
+    let below = |far: f64| (y + far + 16.0 <= plot.bottom).then_some(y + far);
+    // Near the line where that covers nothing, else a row further away.
+    let rows = [above(16.0), below(18.0).or(above(16.0).is_none().then_some(y + 18.0)), above(42.0), below(44.0)];
+    let places = rows.into_iter().flatten().flat_map(|row| [(left, row), (right, row)]);
     places.min_by_key(|(at, row)| covered(*at, *row)).unwrap_or((left, y - 16.0))
 }
 
@@ -600,7 +616,8 @@ fn beside_line(y: f64, width: f64, plot: Rect, covered: impl Fn(f64, f64) -> usi
 fn covered(panel: &Panel, frame: &Frame, left: f64, width: f64, row: f64) -> usize {
     let across = left - MARKER..=left + width + MARKER;
     let under = |(x, y): &(f64, f64)| across.contains(x) && (y - row).abs() < 11.0 + MARKER / 2.0;
-    panel.curves.iter().map(|curve| along(curve, frame).filter(under).count()).sum()
+    let crossing = panel.lines.iter().filter(|line| line.along == Along::X && across.contains(&frame.x.at(line.at)));
+    panel.curves.iter().map(|curve| along(curve, frame).filter(under).count()).sum::<usize>() + 8 * crossing.count()
 }
 
 /// Places along a curve, near enough to each other to tell whether something is on it.
@@ -663,7 +680,7 @@ impl Frame {
     fn beside(&self, place: usize, count: usize, style: Style) -> Self {
         let step = match style {
             Style::Marked => (24.0 / count as f64).min(7.0),
-            Style::Plain | Style::Dots | Style::Valued | Style::Thin => 0.0,
+            _ => 0.0,
         };
         let shift = (place as f64 - (count as f64 - 1.0) / 2.0) * step;
         let x = Map { from: self.x.from + shift, to: self.x.to + shift, ..self.x };
@@ -777,6 +794,13 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_lasts_as_long_as_its_window() {
+        let expected = [(0.5, 7.0), (1.5, 7.0), (1.5, 2.0), (2.5, 2.0)];
+        assert_eq!(stepped(&[(1.0, 7.0), (2.0, 2.0)]), expected);
+        assert_eq!(stepped(&[(1.0, 7.0)]), [(1.0, 7.0), (1.0, 7.0)]);
+    }
 
     #[test]
     fn ticks_are_round_and_enclose_the_data() {

@@ -2,7 +2,9 @@
 //!
 //! The one rule: shaded is from the effect to ready, never from the command; and a caption says which trial is shown.
 
-use crate::measure::recovery::{Baseline, Recovered, Recovery};
+use std::collections::BTreeMap;
+
+use crate::measure::recovery::{Baseline, Recovery};
 use crate::measure::{SecondSummary, TrialSummary, stats};
 use crate::report::faults::{self, Arm};
 use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
@@ -53,6 +55,7 @@ pub fn figures(input: &ReportInput) -> Vec<Figure> {
             scene.throughput(),
         ),
     ]);
+    figures.extend(scene.amplification());
     figures
 }
 
@@ -62,7 +65,7 @@ struct Scene<'a> {
     input: &'a ReportInput<'a>,
 }
 
-type Pick<'p> = &'p dyn Fn(&SecondSummary) -> Option<f64>;
+type Pick<'p> = &'p dyn Fn(&TrialSummary, &SecondSummary) -> Option<f64>;
 
 impl<'a> Scene<'a> {
     fn is_alone(&self) -> bool {
@@ -103,11 +106,10 @@ impl<'a> Scene<'a> {
         let band = |(effect, recovery): (f64, &Recovery)| {
             let injection = &recovery.injection;
             let to = injection.ready_s.unwrap_or(end).max(effect);
-            let lasted = match injection.ready_s {
-                Some(ready) => number::seconds(ready - effect),
-                None => "never ready".to_owned(),
+            let label = match injection.ready_s {
+                Some(ready) => format!("{} {}", injection.kind, number::seconds(ready - effect)),
+                None => format!("{}, never ready", injection.kind),
             };
-            let label = format!("{} of {}: {lasted}", injection.kind, faults::target(injection));
             Band { from: effect - origin, to: to - origin, label, color: Some(BAD) }
         };
         faults::effects(trial).map(band).collect()
@@ -129,11 +131,14 @@ impl<'a> Scene<'a> {
         for arm in &self.arms {
             let (trial, color) = (arm.typical(), if self.is_alone() { GOOD } else { arm.color });
             for recovery in faults::injections(trial) {
-                let (Some(at), Recovered::After(s)) = (faults::recovered_s(recovery), recovery.recovered) else {
+                let Some((effect, at)) = recovery.injection.effect_s.zip(faults::recovered_s(recovery)) else {
                     continue;
                 };
-                let label =
-                    if self.is_alone() { format!("as before after {}", number::seconds(s)) } else { String::new() };
+                let label = if self.is_alone() {
+                    format!("served as before after {}", number::seconds(at - effect))
+                } else {
+                    String::new()
+                };
                 lines.push(instant(at - self.origin(trial), label, Some(color)));
             }
         }
@@ -145,7 +150,7 @@ impl<'a> Scene<'a> {
         let [arm] = self.arms.as_slice() else {
             let of_arm = |arm: &Arm| {
                 let trial = arm.typical();
-                curve(&arm.label, arm.color, trial, -faults::origin(trial), Style::Plain, pick)
+                curve(&arm.label, arm.color, trial, -faults::origin(trial), Style::Steps, pick)
             };
             return self.arms.iter().map(of_arm).collect();
         };
@@ -153,30 +158,32 @@ impl<'a> Scene<'a> {
         let behind =
             |trial: &TrialSummary| curve("other trials", OTHERS, trial, at - faults::origin(trial), Style::Thin, pick);
         let mut curves: Vec<FigureCurve> = arm.others().into_iter().map(behind).collect();
-        curves.push(curve(label, color, arm.typical(), 0.0, Style::Plain, pick));
+        curves.push(curve(label, color, arm.typical(), 0.0, Style::Steps, pick));
         curves
     }
 
-    fn more(&self, label: &str, color: usize, pick: Pick) -> Option<FigureCurve> {
-        self.is_alone().then(|| curve(label, color, self.reference(), 0.0, Style::Plain, pick))
+    fn more(&self, label: &str, color: usize, style: Style, pick: Pick) -> Option<FigureCurve> {
+        self.is_alone().then(|| curve(label, color, self.reference(), 0.0, style, pick))
     }
 
     fn throughput(&self) -> Panel {
-        let mut curves = self.curves("good", GOOD, &|second| Some(second.ok as f64));
+        let mut curves = self.curves("good", GOOD, &|_, second| Some(second.ok as f64));
         let own = curves.pop();
-        // The good ones lie on top.
-        curves.extend(self.more("offered", OTHERS, &|second| Some(second.offered as f64)));
-        let answered = |second: &SecondSummary| Some(second.answered.max(second.ok + second.wrong) as f64);
-        curves.extend(self.more("completed", COMPLETED, &answered));
+        // Completed and good ones lie on what was offered.
+        let offered = self.more("offered", COMPLETED, Style::Broad, &|_, second| Some(second.offered as f64));
+        curves.splice(0..0, offered);
+        let answered =
+            |_: &TrialSummary, second: &SecondSummary| Some(second.answered.max(second.ok + second.wrong) as f64);
+        curves.extend(self.more("completed", COMPLETED, Style::Steps, &answered));
         curves.extend(own);
         let label = if self.is_alone() { "Throughput" } else { "Goodput" };
         self.panel(Axis::linear(label, "requests/s"), curves)
     }
 
     fn latency(&self) -> Panel {
-        let mut curves = self.curves("p95", P95, &|second| second.latency.p95);
+        let mut curves = self.curves("p95", P95, &|_, second| second.latency.p95);
         let own = curves.pop();
-        curves.extend(self.more("p50", P50, &|second| second.latency.p50));
+        curves.extend(self.more("p50", P50, Style::Steps, &|_, second| second.latency.p50));
         curves.extend(own);
         let scale = scale_of(&curves);
         let label = if self.is_alone() { "Latency" } else { "Latency p95" };
@@ -184,7 +191,39 @@ impl<'a> Scene<'a> {
     }
 
     fn errors(&self) -> Panel {
-        self.panel(Axis::linear("Error rate", "%"), self.curves("error rate", BAD, &faults::bad_percent))
+        self.panel(
+            Axis::linear("Error rate", "%"),
+            self.curves("error rate", BAD, &|_, second| faults::bad_percent(second)),
+        )
+    }
+
+    /// Tries at upstreams for each operation; none where no gauge tells tries.
+    fn amplification(&self) -> Option<Figure> {
+        let known: BTreeMap<&str, BTreeMap<u32, f64>> = self
+            .arms
+            .iter()
+            .flat_map(|arm| &arm.trials)
+            .filter_map(|trial| Some((trial.name.as_str(), faults::tries(self.input.tries.get(&trial.name)?, trial))))
+            .collect();
+        let of =
+            |trial: &TrialSummary, second: &SecondSummary| known.get(trial.name.as_str())?.get(&second.second).copied();
+        let mut panel =
+            self.panel(Axis::linear("Tries at upstreams for each operation", ""), self.curves("tries", P95, &of));
+        if panel.words.is_some() {
+            return None;
+        }
+        panel.lines.push(Line { along: Along::Y, at: 1.0, interval: None, label: String::new(), color: None });
+        let caption = "How much more the services were asked than users asked, by second; a line that stays high after the shading is a retry storm.";
+        Some(self.alone("amplification_over_time", "Amplification over time", caption, panel))
+    }
+
+    /// `stop-start of task-service 1, `; nothing where several things were broken.
+    fn broken(&self) -> String {
+        let mut broken: Vec<String> = faults::effects(self.reference())
+            .map(|(_, recovery)| format!("{} of {}, ", recovery.injection.kind, faults::target(&recovery.injection)))
+            .collect();
+        broken.dedup();
+        if broken.len() == 1 { broken.remove(0) } else { String::new() }
     }
 
     /// What is shown, for the end of a caption.
@@ -192,8 +231,9 @@ impl<'a> Scene<'a> {
         let [arm] = self.arms.as_slice() else {
             let reference = &self.arms[0];
             return format!(
-                "One trial of each configuration, the median by outage, aligned at the first effect. Shaded: from effect \
+                "One trial of each configuration, the median by outage, aligned at the first effect. Shaded: {}from effect \
                  to ready ({}); dashed in its colour: where it serves as before.",
+                self.broken(),
                 reference.label
             );
         };
@@ -202,8 +242,9 @@ impl<'a> Scene<'a> {
             _ => "; pale: the others, aligned at the effect",
         };
         format!(
-            "Shown: {}{others}. Shaded: from effect to ready; dashed: the command, and where users are served as before.",
-            arm.which()
+            "Shown: {}{others}. Shaded: {}from effect to ready; dashed: the command, and where users are served as before.",
+            arm.which(),
+            self.broken()
         )
     }
 
@@ -304,8 +345,8 @@ impl<'a> Scene<'a> {
         ];
         let panels: Vec<Panel> =
             panels.into_iter().filter_map(|(y, of, most)| by_arm(&self.arms, y, of, most)).collect();
-        let caption = "What the same fault cost under each configuration: above, as long as a full outage with the same loss \
-                       (lower is better); below, the share of operations that ended well (higher is better).";
+        let caption = "What the same fault cost under each configuration. Outage-equivalent is as long as a full outage with \
+                       the same loss would be: lower is better. Many tries for each operation are a retry storm.";
         let mut figure = self.figure("arms_compared", "What the fault cost, by configuration", caption, panels);
         let fewest = self.arms.iter().map(|arm| arm.trials.len()).min().unwrap_or(0);
         figure.notes.insert(
@@ -332,15 +373,15 @@ fn doubts(trial: &TrialSummary) -> Vec<String> {
 /// A number by second, each point in the middle of its second.
 fn curve(label: &str, color: usize, trial: &TrialSummary, shift: f64, style: Style, pick: Pick) -> FigureCurve {
     let point = |second: &SecondSummary| {
-        let y = pick(second);
+        let y = pick(trial, second);
         let null_reason = y.is_none().then(|| "no operation in this second".to_owned());
         Point { x: f64::from(second.second) + 0.5 + shift, y, n: 1, null_reason, ..Point::default() }
     };
-    FigureCurve { label: label.to_owned(), color, points: trial.seconds.iter().map(point).collect(), style }
+    FigureCurve { label: label.to_owned(), color, points: faults::watched(trial).iter().map(point).collect(), style }
 }
 
 fn end_of(trial: &TrialSummary) -> f64 {
-    trial.seconds.last().map_or(0.0, |second| f64::from(second.second) + 1.0)
+    faults::watched(trial).last().map_or(0.0, |second| f64::from(second.second) + 1.0)
 }
 
 /// A wait for a time-out is a thousand times as long as an answer.

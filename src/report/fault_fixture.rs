@@ -10,7 +10,7 @@ use crate::experiment::{Level, Levels, LoadPlan};
 use crate::faults::Injection;
 use crate::load::Stage;
 use crate::measure::recovery::{Baseline, ByUser, Recovered, Recovery, RecoverySummary};
-use crate::measure::{Lost, SecondSummary, Spread, TrialSummary, summarize_study};
+use crate::measure::{Lost, Sample, SecondSummary, Spread, TrialSummary, summarize_study};
 
 const OFFERED: u64 = 120;
 const SECONDS: u32 = 70;
@@ -222,5 +222,20 @@ pub fn arms() -> Fixture {
     }
     let answer = "With a timeout alone users suffered for 9.2 s of 5 s of silence; with naive retries the load alone kept the \
                   service down as long as was watched; with a budget and a breaker they suffered for 5.8 s.";
-    of_faults("Which mechanism helps against silence?", answer, Some(("resilience", &ARMS)), trials)
+    let mut fixture = of_faults("Which mechanism helps against silence?", answer, Some(("resilience", &ARMS)), trials);
+    fixture.tries = fixture.trials.iter().map(|trial| (trial.name.clone(), tries(trial))).collect();
+    fixture
+}
+
+/// The gauge of tries, once a second: one for each operation, and those that amplify.
+fn tries(trial: &TrialSummary) -> Vec<Sample> {
+    let amplified = trial.recovery.as_ref().and_then(|recovery| recovery.amplification).unwrap_or(1.0);
+    let mut sum = 0.0;
+    let sample = |second: &SecondSummary| {
+        let t_s = f64::from(second.second);
+        let sample = Sample { t_s, name: "tries".to_owned(), role: "gateway".to_owned(), replica: 1, value: Some(sum) };
+        sum += second.offered as f64 * if second.failed > 0 { amplified } else { 1.0 };
+        sample
+    };
+    trial.seconds.iter().map(sample).collect()
 }

@@ -12,7 +12,7 @@ use crate::report::{ReportInput, number};
 
 /// All of them; without rows where nothing of the kind was measured.
 pub fn all(input: &ReportInput) -> Vec<Table> {
-    vec![injections(input), availability(input), writes(input), named(input)]
+    vec![injections(input), availability(input), writes(input), named(input), usual(input)]
 }
 
 fn seconds(value: Option<f64>) -> String {
@@ -25,7 +25,7 @@ fn percent(value: Option<f64>) -> String {
 
 /// One row an injection.
 pub fn injections(input: &ReportInput) -> Table {
-    const HEAD: [&str; 17] = [
+    const HEAD: [&str; 16] = [
         "trial",
         "fault",
         "target",
@@ -42,7 +42,6 @@ pub fn injections(input: &ReportInput) -> Table {
         "bad operations",
         "budget burnt",
         "stays down",
-        "in band",
     ];
     let rows = input.trials.iter().flat_map(|trial| faults::injections(trial).iter().map(move |each| row(trial, each)));
     Table::new(
@@ -56,6 +55,8 @@ fn row(trial: &TrialSummary, recovery: &Recovery) -> Vec<String> {
     let injection = &recovery.injection;
     let recovered = match (&injection.skipped, faults::recovered(recovery.recovered)) {
         (Some(why), _) => format!("skipped: {why}"),
+        // What users felt is one event.
+        (None, _) if recovery.together_with.is_some() => "with the one before".to_owned(),
         (None, Some(text)) => text,
         (None, None) => {
             let why = injection.problem.as_ref().or(recovery.unknown.as_ref());
@@ -88,20 +89,48 @@ fn row(trial: &TrialSummary, recovery: &Recovery) -> Vec<String> {
         recovery.bad_operations.map_or_else(|| number::NONE.to_owned(), number::count),
         percent(recovery.budget_burnt_percent),
         stays_down.to_owned(),
-        recovery.baseline.as_ref().map_or_else(|| number::NONE.to_owned(), in_band),
     ]
 }
 
-/// What a window needs to be as usual.
-fn in_band(baseline: &Baseline) -> String {
-    let mut needs = vec![
-        format!("good ≥ {}/s", number::digits(baseline.least_goodput_rps)),
-        format!("errors ≤ {}", number::with_unit(baseline.most_error_percent, "%")),
+/// What was usual before each injection, and what a window needs to be in band.
+pub fn usual(input: &ReportInput) -> Table {
+    const HEAD: [&str; 11] = [
+        "trial",
+        "fault",
+        "target",
+        "windows",
+        "from",
+        "to",
+        "usual goodput",
+        "usual p95",
+        "goodput from",
+        "errors up to",
+        "p95 up to",
     ];
-    needs.extend(baseline.most_p95_ms.map(|most| format!("p95 ≤ {}", number::milliseconds(most))));
-    let length =
-        if baseline.window_s == 1.0 { String::new() } else { format!(" of {}", number::seconds(baseline.window_s)) };
-    format!("{}; usual from {} windows{length}", needs.join(", "), baseline.windows)
+    let row = |trial: &TrialSummary, recovery: &Recovery| {
+        let Baseline { from_s, to_s, window_s, windows, goodput_rps, p95_ms, .. } = recovery.baseline?;
+        let Baseline { least_goodput_rps, most_error_percent, most_p95_ms, .. } = recovery.baseline?;
+        let ms = |value: Option<f64>| value.map_or_else(|| number::NONE.to_owned(), number::milliseconds);
+        Some(vec![
+            trial.name.clone(),
+            recovery.injection.kind.clone(),
+            faults::target(&recovery.injection),
+            format!("{windows} × {}", number::seconds(window_s)),
+            number::seconds(from_s),
+            number::seconds(to_s),
+            number::with_unit(goodput_rps, "rps"),
+            ms(p95_ms),
+            number::with_unit(least_goodput_rps, "rps"),
+            number::with_unit(most_error_percent, "%"),
+            ms(most_p95_ms),
+        ])
+    };
+    let rows = input.trials.iter().flat_map(|trial| faults::injections(trial).iter().map(move |each| (trial, each)));
+    Table::new(
+        "What was usual before, and what a window needs to be in band",
+        &HEAD,
+        rows.filter_map(|(trial, each)| row(trial, each)).collect(),
+    )
 }
 
 /// Availability of each configuration: of all operations, by kind, and by user.
@@ -179,12 +208,21 @@ pub fn writes(input: &ReportInput) -> Table {
             number::count(lost.phantom),
             number::count(lost.stale),
             number::count(lost.wrong_totals),
-            format!("{} ({})", number::count(lost.not_linearizable), number::count(lost.linearizable_checked)),
+            not_linearizable(lost),
             lost.unchecked.clone().unwrap_or_else(|| number::NONE.to_owned()),
         ]
     };
     let checked = input.trials.iter().filter_map(|trial| Some((trial, trial.lost.as_ref()?)));
     Table::new("What became of the writes, read back after everything was healed", &HEAD, checked.map(row).collect())
+}
+
+/// `0 (400)`, with how many could not be decided.
+fn not_linearizable(lost: &Lost) -> String {
+    let undecided = match lost.linearizable_undecided {
+        0 => String::new(),
+        count => format!(", {} undecided", number::count(count)),
+    };
+    format!("{} ({}{undecided})", number::count(lost.not_linearizable), number::count(lost.linearizable_checked))
 }
 
 /// The operations behind the counts that should be zero.

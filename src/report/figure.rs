@@ -83,8 +83,25 @@ pub enum Style {
     Dots,
     /// The same, each with its value beside it.
     Valued,
-    /// A thin pale line: what stands behind the curves that matter, such as further trials. Those of one name are named once.
+    /// Steps: each value holds from the middle between its point and the one before to the middle before the next, as that of
+    /// a window does.
+    Steps,
+    /// The same, broad and pale: other curves lie on it.
+    Broad,
+    /// The same, thin and pale: what stands behind the curves that matter, such as further trials. Those of one name are named once.
     Thin,
+}
+
+impl Style {
+    /// Whether it is drawn in steps.
+    pub fn is_stepped(self) -> bool {
+        matches!(self, Self::Steps | Self::Broad | Self::Thin)
+    }
+
+    /// Whether markers show its points.
+    pub fn has_markers(self) -> bool {
+        matches!(self, Self::Marked | Self::Dots | Self::Valued)
+    }
 }
 
 /// One curve.

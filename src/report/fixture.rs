@@ -25,6 +25,7 @@ pub struct Fixture {
     pub planned: usize,
     pub notes: Vec<String>,
     pub journals: crate::report::Journals,
+    pub tries: crate::report::Gauges,
 }
 
 impl Fixture {
@@ -38,6 +39,7 @@ impl Fixture {
             planned: self.planned,
             notes: &self.notes,
             journals: &self.journals,
+            tries: &self.tries,
             highest_stable_rate: None,
         }
     }
@@ -83,6 +85,7 @@ pub fn comparison() -> Fixture {
             "argon2 cost: minimum".to_owned(),
         ],
         journals: BTreeMap::new(),
+        tries: BTreeMap::new(),
     }
 }
 
@@ -384,6 +387,7 @@ fn of_streams(
         trials,
         verdict,
         journals,
+        tries: BTreeMap::new(),
     }
 }
 

@@ -127,6 +127,8 @@ fn table(table: &Table) -> String {
     let row = |cells: &Vec<String>| {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
+            // A sentence in a wide table would else be as narrow as its longest word.
+            _ if cell.chars().count() > 24 => format!("<td class=\"words\">{}</td>", value(cell)),
             _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
@@ -266,11 +268,15 @@ fn plotly(figure: &Figure) -> serde_json::Value {
 const FLAG_PX: f64 = 16.0;
 const STACKED_PX: f64 = 230.0;
 
+fn x_ends(panel: &Panel) -> (f64, f64) {
+    let points = panel.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
+    points.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
+}
+
 /// The flags of a panel with their rows, laid out for a narrow screen; on a wide one they are then only further apart.
 fn flags_of(panel: &Panel) -> Vec<(Flag<'_>, usize)> {
-    const WIDTH: f64 = 290.0;
-    let points = || panel.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
-    let (from, to) = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    const WIDTH: f64 = 210.0;
+    let (from, to) = x_ends(panel);
     flags::placed(
         panel,
         &|at| (at - from) / (to - from).max(1e-9) * WIDTH,
@@ -288,6 +294,11 @@ fn x_axis(panel: &Panel, domain: [f64; 2], suffix: &str) -> serde_json::Value {
         "title": { "text": escape(&panel.x.title()) }, "domain": domain, "anchor": format!("y{suffix}"),
         "type": if panel.x.scale == Scale::Log { "log" } else { "linear" }, "zeroline": false,
     });
+    // Left to itself it would make room for texts at its ends, or none around what is named.
+    let (from, to) = x_ends(panel);
+    if from < to && (flags::has(panel) || !panel.x.names.is_empty()) {
+        axis["range"] = serde_json::json!([from - 0.5, to + 0.5]);
+    }
     if !panel.x.ticks.is_empty() {
         axis["tickmode"] = "array".into();
         axis["tickvals"] = panel.x.ticks.clone().into();
@@ -334,11 +345,16 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
     let hover: Vec<String> = curve.points.iter().map(|point| escape(&hover(point, panel))).collect();
     let mode = match curve.style {
         Style::Marked => "lines+markers+text",
-        Style::Plain | Style::Thin => "lines",
+        Style::Plain | Style::Steps | Style::Broad | Style::Thin => "lines",
         Style::Dots => "markers",
         Style::Valued => "markers+text",
     };
-    let (width, opacity) = if curve.style == Style::Thin { (1, 0.4) } else { (2, 1.0) };
+    let (width, opacity) = match curve.style {
+        Style::Thin => (1, 0.4),
+        Style::Broad => (8, 0.3),
+        _ => (2, 1.0),
+    };
+    let shape = if curve.style.is_stepped() { "hvh" } else { "linear" };
     let values = curve.points.iter().map(|point| point.y.map(|y| crate::report::number::with_unit(y, &panel.y.unit)));
     let (texts, position) = match curve.style {
         Style::Valued => (values.map(Option::unwrap_or_default).collect(), "middle right"),
@@ -356,7 +372,7 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
                      "thickness": 1.5, "width": 4 },
         "text": texts, "textposition": position, "cliponaxis": false, "opacity": opacity, "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-        "connectgaps": false, "line": { "color": hex(curve.color), "width": width },
+        "connectgaps": false, "line": { "color": hex(curve.color), "width": width, "shape": shape },
         "marker": { "size": 9, "symbol": symbols, "color": hex(curve.color) },
     })
 }
@@ -384,6 +400,8 @@ fn line_label(line: &Line, panel: &Panel, refs: &(String, String), color: &str) 
             let anchor = if middle.is_some_and(|middle| at > middle) { "right" } else { "left" };
             (at, 1.0, anchor, "top")
         }
+        // In the middle there are faults, and less in the way.
+        Along::Y if flags::has(panel) => (0.5, scaled(line.at, panel.y.scale), "center", "top"),
         Along::Y => (0.01, scaled(line.at, panel.y.scale), "left", "bottom"),
     };
     serde_json::json!({ "xref": refs.0, "yref": refs.1, "x": x, "y": y, "xanchor": x_anchor, "yanchor": y_anchor,
@@ -428,7 +446,8 @@ fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annot
         stroke["type"] = "line".into();
         stroke["line"] = serde_json::json!({ "color": color, "width": 2, "dash": "dash" });
         shapes.push(stroke);
-        if !line.label.is_empty() && !(vertical && flags::has(panel)) {
+        let is_flagged = vertical && flags::has(panel);
+        if !is_flagged && !line.label.is_empty() {
             annotations.push(line_label(line, panel, &refs, &color));
         }
     }
