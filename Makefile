@@ -4,10 +4,11 @@ SCALELAB = target/release/scalelab
 help:
 	@echo "make demo-local    a monolith against microservices in two minutes, nothing else needed"
 	@echo "make compare-arch  the full study, at most twenty minutes"
+	@echo "make faults        a service dies under load, a replica is killed: fifteen minutes"
 	@echo "make check         format, lints, tests"
 	@echo "make test          tests alone"
 	@echo "make bench         speeds, each as a ratio to a peer in the same run (wants wrk and nginx)"
-	@echo "make soak          fifteen minutes: memory and open files stay flat"
+	@echo "make soak          half an hour: memory and open files stay flat, two hundred faults lose nothing"
 
 need:
 	@command -v cargo >/dev/null || { echo "cargo is missing: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"; exit 1; }
@@ -21,6 +22,10 @@ demo-local: build
 
 compare-arch: build
 	$(SCALELAB) run task-tracker/compare-arch
+
+faults: build
+	$(SCALELAB) run task-tracker/faults
+	$(SCALELAB) run task-tracker/replica-kill
 
 check: need
 	cargo fmt --all --check
@@ -36,4 +41,4 @@ bench: need
 soak: need
 	cargo bench --locked --bench soak
 
-.PHONY: help need build demo-local compare-arch check test bench soak
+.PHONY: help need build demo-local compare-arch faults check test bench soak

@@ -1,8 +1,10 @@
 //! The archive of a run: the only module that knows file names.
 //!
-//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl` and logs grow
+//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl`, `history.jsonl`,
+//! `faults.jsonl` and logs grow
 //! while a trial runs; everything else is written whole, beside its place and then moved there, so a reader never sees half a file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -15,15 +17,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{input, surroundings};
 use crate::experiment::{Experiment, Trial, file};
+use crate::faults::Injection;
 use crate::load::Scenario;
-use crate::measure::{OpsLog, Sample, StudySummary, TrialSummary};
+use crate::measure::{OpsLog, Sample, StudySummary, TrialRecord, TrialSummary};
 use crate::report::{csv, hlog};
 use crate::verdict::Verdict;
 
+mod failure;
 pub mod follow;
 
 /// What the engine of a stream tells during a trial.
 const JOURNAL: &str = "batches.jsonl";
+
+/// What users did during a trial, a line an operation.
+const OPERATIONS: &str = "history.jsonl";
+
+/// What was injected into a trial, while it runs.
+const FAULTS: &str = "faults.jsonl";
+
+/// A line of it: an injection as far as it has come. Of lines with the same place the last one holds.
+#[derive(Serialize, Deserialize)]
+struct FaultLine {
+    /// Its place among the injections of the trial, from 0.
+    place: usize,
+    #[serde(flatten)]
+    injection: Injection,
+}
 
 /// An archive on disk.
 #[derive(Clone, Debug)]
@@ -130,9 +149,7 @@ impl Archive {
     /// # Errors
     /// As [`Archive::write`].
     pub fn write_experiment(&self, experiment: &Experiment) -> anyhow::Result<()> {
-        let scenario = experiment.scenario.as_ref().map(Scenario::without_secrets);
-        let kept = Experiment { scenario, ..experiment.clone() };
-        self.write("experiment.toml", kept.to_toml().as_bytes())
+        self.write("experiment.toml", without_secrets(experiment).to_toml().as_bytes())
     }
 
     /// Writes the machine and the conditions of the run.
@@ -216,6 +233,36 @@ impl Archive {
         Ok(lines.into_iter().map(|line| line.entry).collect())
     }
 
+    /// What was injected into a trial, each as far as it has come, by its place; nothing of a trial without faults. A last
+    /// line without its end was being written; it is left out.
+    ///
+    /// # Errors
+    /// When a line is damaged, as input.
+    pub fn faults(&self, trial: &str) -> anyhow::Result<Vec<Injection>> {
+        let path = self.folder.join("trials").join(trial).join(FAULTS);
+        if path.exists() { injections(&path, &read(&path)?) } else { Ok(Vec::new()) }
+    }
+
+    /// One gauge of a trial, of all replicas that have it, in the order of time; nothing where there are no gauges.
+    ///
+    /// # Errors
+    /// When a line is damaged, as input.
+    pub fn gauge(&self, trial: &str, name: &str) -> anyhow::Result<Vec<Sample>> {
+        let path = self.folder.join("trials").join(trial).join("series.csv");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = read(&path)?;
+        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let wanted = |line: &str| line.split(',').nth(1) == Some(name);
+        let lines = complete.lines().enumerate().filter(|(_, line)| wanted(line));
+        lines
+            .map(|(index, line)| {
+                sample(line).ok_or_else(|| input(format!("{}:{}: damaged", path.display(), index + 1)))
+            })
+            .collect()
+    }
+
     /// The machine and the conditions of the run, null when they were not written yet.
     ///
     /// # Errors
@@ -242,6 +289,28 @@ impl Archive {
         self.write_json("all_results.json", &self.results()?)
     }
 
+    /// Writes what faults did to a trial: `recovery.json` where there were some or its writes were checked, and
+    /// `failure_results.json`, everything over time, where there were some.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn write_failure(
+        &self,
+        experiment: &Experiment,
+        record: &TrialRecord,
+        summary: &TrialSummary,
+    ) -> anyhow::Result<()> {
+        let folder = format!("trials/{}", summary.name);
+        if !record.faults.is_empty() || summary.lost.is_some() {
+            self.write_json(&format!("{folder}/recovery.json"), &failure::recovery(record, summary))?;
+        }
+        if !record.faults.is_empty() {
+            let results = failure::results(experiment, record, summary)?;
+            self.write_json(&format!("{folder}/failure_results.json"), &results)?;
+        }
+        Ok(())
+    }
+
     /// Starts the folder of a trial, empty even when an earlier attempt left something.
     ///
     /// # Errors
@@ -262,9 +331,17 @@ impl Archive {
             series: grow("series.csv", "t_s,name,role,replica,value")?,
             history: grow("stats_history.csv", csv::HISTORY_HEADER)?,
             journal: None,
+            operations: None,
+            faults: None,
             folder,
         })
     }
+}
+
+/// As an archive keeps it.
+fn without_secrets(experiment: &Experiment) -> Experiment {
+    let scenario = experiment.scenario.as_ref().map(Scenario::without_secrets);
+    Experiment { scenario, ..experiment.clone() }
 }
 
 /// The files of a trial that grow while it runs.
@@ -274,6 +351,10 @@ pub struct TrialFiles {
     history: BufWriter<File>,
     /// Only streams have one.
     journal: Option<File>,
+    /// Only trials whose writes are checked have one.
+    operations: Option<File>,
+    /// Only trials with faults have one.
+    faults: Option<File>,
 }
 
 impl TrialFiles {
@@ -314,15 +395,26 @@ impl TrialFiles {
     /// # Errors
     /// As [`TrialFiles::series`].
     pub fn journal(&mut self, lines: &str) -> anyhow::Result<()> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let path = self.folder.join(JOURNAL);
-        let file = match &mut self.journal {
-            Some(file) => file,
-            none => none.insert(File::create(&path).map_err(|error| refused(&path, &error))?),
-        };
-        file.write_all(lines.as_bytes()).map_err(|error| refused(&path, &error))
+        grow(&self.folder.join(JOURNAL), &mut self.journal, lines)
+    }
+
+    /// Adds lines of the history of operations as they were read, each with its end; the first ones make the file.
+    ///
+    /// # Errors
+    /// As [`TrialFiles::series`].
+    pub fn operations(&mut self, lines: &str) -> anyhow::Result<()> {
+        grow(&self.folder.join(OPERATIONS), &mut self.operations, lines)
+    }
+
+    /// Tells an injection as far as it has come; `place` is its own among those of the trial, from 0. Told again with every
+    /// instant, so that whoever looks on sees the fault while it lasts.
+    ///
+    /// # Errors
+    /// As [`TrialFiles::series`].
+    pub fn fault(&mut self, place: usize, injection: &Injection) -> anyhow::Result<()> {
+        let line = FaultLine { place, injection: injection.clone() };
+        let line = serde_json::to_string(&line).context("writing a fault")? + "\n";
+        grow(&self.folder.join(FAULTS), &mut self.faults, &line)
     }
 
     /// Writes what is written whole once the trial has ended: the interval log, and the tables by kind.
@@ -343,6 +435,34 @@ impl TrialFiles {
         write("stats.csv", csv::stats_csv(ops, window.clone(), method, measured_s).as_bytes())?;
         write("failures.csv", csv::failures_csv(ops, window, method, start_unix_s as u64).as_bytes())
     }
+}
+
+/// Adds lines to a file, which the first ones make.
+fn grow(path: &Path, file: &mut Option<File>, lines: &str) -> anyhow::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let file = match file {
+        Some(file) => file,
+        none => none.insert(File::create(path).map_err(|error| refused(path, &error))?),
+    };
+    file.write_all(lines.as_bytes()).map_err(|error| refused(path, &error))
+}
+
+/// The injections of a trial by their places, each as its last line has it.
+fn injections(path: &Path, text: &str) -> anyhow::Result<Vec<Injection>> {
+    let lines: Vec<FaultLine> = parse_lines(path, text)?;
+    let last: BTreeMap<usize, Injection> = lines.into_iter().map(|line| (line.place, line.injection)).collect();
+    Ok(last.into_values().collect())
+}
+
+/// A row of `series.csv`; an empty value is unknown.
+fn sample(line: &str) -> Option<Sample> {
+    let mut fields = line.split(',');
+    let (t_s, name, role) = (fields.next()?.parse().ok()?, fields.next()?.to_owned(), fields.next()?.to_owned());
+    let (replica, value) = (fields.next()?.parse().ok()?, fields.next()?);
+    let value = if value.is_empty() { None } else { Some(value.parse().ok()?) };
+    Some(Sample { t_s, name, role, replica, value })
 }
 
 /// One value a line; a last line without its end is left out.
@@ -379,6 +499,39 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> anyhow::Res
 mod tests {
     use super::*;
     use crate::measure::samples::{MadeStream, stream_experiment};
+
+    #[test]
+    fn a_fault_is_read_back_as_far_as_it_has_come() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = Archive::create(root.path(), &stream_experiment(&[]), "20260105_100000").unwrap();
+        let trial = Trial::new(0, Default::default(), 0, 1);
+        let mut files = archive.begin_trial(&trial).unwrap();
+        assert!(archive.faults(&trial.name).unwrap().is_empty(), "nothing was injected, so there is no file");
+        let begun = Injection { kind: "kill".to_owned(), command_s: Some(3.0), ..Injection::default() };
+        let other = Injection { kind: "pause".to_owned(), command_s: Some(3.0), ..Injection::default() };
+        let struck = Injection { effect_s: Some(3.1), ..begun.clone() };
+        for (place, injection) in [(0, &begun), (1, &other), (0, &struck)] {
+            files.fault(place, injection).unwrap();
+        }
+        assert_eq!(archive.faults(&trial.name).unwrap(), [struck, other]);
+    }
+
+    #[test]
+    fn a_gauge_is_read_back_with_what_could_not_be_measured() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = Archive::create(root.path(), &stream_experiment(&[]), "20260105_100000").unwrap();
+        let trial = Trial::new(0, Default::default(), 0, 1);
+        let sample = |name: &str, value| Sample {
+            t_s: 1.5,
+            name: name.to_owned(),
+            role: "gateway".to_owned(),
+            replica: 2,
+            value,
+        };
+        let told = [sample("tries", Some(7.0)), sample("cpu", Some(0.5)), sample("tries", None)];
+        archive.begin_trial(&trial).unwrap().series(&told).unwrap();
+        assert_eq!(archive.gauge(&trial.name, "tries").unwrap(), [told[0].clone(), told[2].clone()]);
+    }
 
     #[test]
     fn a_journal_is_read_back_as_it_was_told_and_a_damaged_line_is_named() {

@@ -12,10 +12,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::archive::Archive;
 use crate::error::{self, input};
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, LoadPlan, RoleLimits, file};
+use crate::faults::heal;
 use crate::run::{self, Options};
 use crate::verdict::Slo;
 use crate::{compare, dashboard, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
 
+mod fail;
 mod stream;
 
 /// What happens when it grows? Runs systems under load, measures them, and explains the result.
@@ -53,8 +55,10 @@ enum Command {
     Watch(WatchArgs),
     /// Compare two archives: improved, regressed or inconclusive
     Compare(CompareArgs),
-    /// Say what this machine can run, and how to get the rest
+    /// Say what this machine can run and break, and how to get the rest
     Doctor,
+    /// Undo what runs that were killed have left: processes, folders, databases
+    Heal(HealArgs),
     /// Prove the instrument against a server whose answers are known
     Selftest(selftest::SelftestArgs),
     /// Run one role as this process (the lab does this; by hand, give --config)
@@ -200,6 +204,13 @@ struct CompareArgs {
 }
 
 #[derive(Args)]
+struct HealArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
 struct ServeArgs {
     /// The system, or lab
     system: String,
@@ -214,6 +225,8 @@ struct ServeArgs {
 enum Arch {
     /// Compare the architectures over a range of users
     Sweep(SweepArgs),
+    /// Let one service fail under steady load: how long do users suffer, and is anything lost?
+    Fail(fail::FailArgs),
 }
 
 #[derive(Args)]
@@ -267,6 +280,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run_verb(&args)?,
         Command::Load(args) => load_url::run(&args)?,
         Command::Arch(Arch::Sweep(args)) => start(sweep(&args)?, &args.common)?,
+        Command::Arch(Arch::Fail(args)) => start(args.experiment()?, &args.common())?,
         Command::Stream(verb) => stream::run(&verb)?,
         Command::Exercise(verb) => exercise::run(&verb)?,
         Command::Up(args) => up::run(&args)?,
@@ -276,6 +290,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch(&args)?,
         Command::Compare(args) => compare_verb(&args)?,
         Command::Doctor => say(&doctor::report()),
+        Command::Heal(args) => heal_verb(&args)?,
         Command::Selftest(args) => selftest::run(&args)?,
         Command::Serve(args) => return Ok(serve(args)),
     };
@@ -469,6 +484,19 @@ fn compare_verb(args: &CompareArgs) -> anyhow::Result<u8> {
     let text = if args.json { serde_json::to_string_pretty(&comparison)? + "\n" } else { comparison.table() };
     say(&text);
     Ok(u8::from(args.fail_on_regression && comparison.regressed()))
+}
+
+fn heal_verb(args: &HealArgs) -> anyhow::Result<u8> {
+    let healed = heal::heal(args.dry_run)?;
+    healed.could_not.iter().for_each(|why| eprintln!("not undone: {why}"));
+    let did: String = healed.did.iter().map(|did| format!("{did}\n")).collect();
+    match (did.is_empty(), healed.could_not.is_empty()) {
+        (true, true) => Ok(say("nothing to heal\n")),
+        (_, all_well) => {
+            say(&did);
+            Ok(if all_well { 0 } else { 4 })
+        }
+    }
 }
 
 fn watch(args: &WatchArgs) -> anyhow::Result<u8> {

@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Executor};
 
 use crate::error::surroundings;
+use crate::faults::journal::Intent;
 
 /// Where databases are made.
 #[derive(Clone)]
@@ -46,6 +47,14 @@ impl Server {
         })
     }
 
+    /// What making databases will have to undo: to be written down before [`Server::make`].
+    pub fn intents(&self, names: &[&str], unique: &str) -> Vec<Intent> {
+        let Self::Postgres(server) = self else { return Vec::new() };
+        let server_host = host(server).unwrap_or_default();
+        let of = |name: &&str| Intent::Database { server_host: server_host.clone(), name: database_name(unique, name) };
+        names.iter().map(of).collect()
+    }
+
     /// Makes one database for each name.
     ///
     /// # Errors
@@ -60,8 +69,7 @@ impl Server {
             Self::Postgres(server) => {
                 let mut databases = Databases { urls: BTreeMap::new(), on_server: Some((server.clone(), Vec::new())) };
                 for name in names {
-                    let database =
-                        format!("scalelab_{unique}_{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+                    let database = database_name(unique, name);
                     command(server, &format!("CREATE DATABASE {database}"))?;
                     databases.urls.insert((*name).to_owned(), with_database(server, &database)?);
                     if let Some((_, made)) = &mut databases.on_server {
@@ -79,17 +87,57 @@ impl Databases {
     pub fn url(&self, name: &str) -> Option<&str> {
         self.urls.get(name).map(String::as_str)
     }
+
+    /// Drops those that are on a server, once; says whether none is left there.
+    pub fn remove(&mut self) -> bool {
+        let Some((server, names)) = self.on_server.take() else { return true };
+        let mut all = true;
+        for name in names {
+            if let Err(error) = remove(&server, &name) {
+                eprintln!("database {name} is left on the server: {error:#}");
+                all = false;
+            }
+        }
+        all
+    }
 }
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        let Some((server, names)) = &self.on_server else { return };
-        for name in names {
-            if let Err(error) = command(server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")) {
-                eprintln!("database {name} is left on the server: {error:#}");
-            }
-        }
+        self.remove();
     }
+}
+
+/// The databases of the lab begin with this.
+const PREFIX: &str = "scalelab_";
+
+fn database_name(unique: &str, name: &str) -> String {
+    format!("{PREFIX}{unique}_{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+}
+
+/// `host:port` of a server, or the folder of its socket, without anything secret.
+///
+/// # Errors
+/// When the URL is none, as surroundings.
+pub fn host(server: &str) -> anyhow::Result<String> {
+    let options = PgConnectOptions::from_str(server)
+        .map_err(|error| surroundings(format!("the Postgres URL is none: {error}")))?;
+    Ok(match options.get_socket() {
+        Some(folder) => folder.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    })
+}
+
+/// Drops a database of the lab's, whoever is connected to it.
+///
+/// # Errors
+/// When it is not the lab's, or the server refuses, as surroundings.
+pub fn remove(server: &str, name: &str) -> anyhow::Result<()> {
+    let is_ours = name.starts_with(PREFIX) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_ours {
+        return Err(surroundings(format!("database {name:?} is not one of the lab's")));
+    }
+    command(server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 }
 
 fn with_database(server: &str, database: &str) -> anyhow::Result<String> {

@@ -11,13 +11,18 @@ use kit::admin::{ClockReading, Health, Start};
 use kit::usage::Usage;
 use kit::{Role, RoleConfig};
 
+mod collect;
+mod history;
 pub mod in_process;
 pub mod pinning;
 pub mod processes;
+pub mod running;
+mod simulated;
+mod start;
 pub mod trial;
 
 /// Starts replicas somewhere.
-pub trait Deployment {
+pub trait Deployment: Sync {
     /// Starts one replica and waits until it is ready.
     ///
     /// # Errors
@@ -35,7 +40,7 @@ pub struct Launch<'a> {
     pub config: RoleConfig,
     /// The CPUs it may use; all when none.
     pub cpus: Option<&'a [usize]>,
-    /// Where its log goes.
+    /// Where its log goes, after what is there.
     pub log: &'a Path,
     /// How long it may take until it is ready.
     pub ready_within: Duration,
@@ -85,7 +90,8 @@ pub trait Replica: Send {
     fn pid(&self) -> Option<u32>;
 }
 
-/// The admin endpoint of a replica: functions in this process, or HTTP.
+/// The admin endpoint of a replica: functions in this process, or HTTP. Cheap to clone.
+#[derive(Clone)]
 pub enum AdminClient {
     /// A role on threads of this process.
     Direct(Box<kit::admin::Admin>),
@@ -100,6 +106,9 @@ pub enum AdminClient {
     },
 }
 
+/// How long a role may take to answer where the lab does not wait for it.
+const SOON: Duration = Duration::from_secs(1);
+
 impl AdminClient {
     /// An endpoint over HTTP.
     pub fn http(addr: &str, token: &str) -> Self {
@@ -108,10 +117,19 @@ impl AdminClient {
     }
 
     fn get(&self, path: &str) -> anyhow::Result<String> {
-        let Self::Http { base, token, agent } = self else { anyhow::bail!("no HTTP here") };
-        let ask = || agent.get(format!("{base}{path}")).header("authorization", format!("Bearer {token}")).call();
         // Once more, because a kept connection may have gone stale; reading changes nothing.
-        let mut answer = ask().or_else(|_| ask()).with_context(|| format!("asking {base}{path}"))?;
+        self.get_once(path, None).or_else(|_| self.get_once(path, None))
+    }
+
+    /// As [`AdminClient::get`], but not again, and with a time of its own where one is given.
+    fn get_once(&self, path: &str, within: Option<Duration>) -> anyhow::Result<String> {
+        let Self::Http { base, token, agent } = self else { anyhow::bail!("no HTTP here") };
+        let request = agent.get(format!("{base}{path}")).header("authorization", format!("Bearer {token}"));
+        let answer = match within {
+            None => request.call(),
+            Some(within) => request.config().timeout_global(Some(within)).build().call(),
+        };
+        let mut answer = answer.with_context(|| format!("asking {base}{path}"))?;
         answer.body_mut().with_config().limit(1 << 30).read_to_string().with_context(|| format!("reading {base}{path}"))
     }
 
@@ -173,6 +191,14 @@ impl AdminClient {
         }
     }
 
+    /// Whether the role says, and soon, that it can do its work.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Direct(admin) => admin.status.phase() == kit::role::Phase::Ready,
+            Self::Http { .. } => self.get_once("/readyz", Some(SOON)).is_ok(),
+        }
+    }
+
     /// The role's clocks.
     ///
     /// # Errors
@@ -231,6 +257,17 @@ impl AdminClient {
         match self {
             Self::Direct(admin) => Ok(admin.series(after)),
             Self::Http { .. } => self.get(&format!("/series?after={after}")),
+        }
+    }
+
+    /// As [`AdminClient::series`], from a role that must not keep the lab waiting.
+    ///
+    /// # Errors
+    /// When it does not answer soon.
+    pub fn series_now(&self, after: u64) -> anyhow::Result<String> {
+        match self {
+            Self::Direct(admin) => Ok(admin.series(after)),
+            Self::Http { .. } => self.get_once(&format!("/series?after={after}"), Some(SOON)),
         }
     }
 

@@ -1,9 +1,12 @@
 //! What this machine can run, and the one line that brings the rest.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::database::POSTGRES_URL;
 use crate::deploy::pinning;
+use crate::faults::check::ABLE;
+use crate::faults::possible::{self, Machine};
 
 /// One thing that was looked at.
 struct Finding {
@@ -23,7 +26,27 @@ pub fn report() -> String {
         Ok(seen) => format!("ok       {what:<20} {seen}\n"),
         Err(missing) => format!("missing  {what:<20} {missing}\n         for {for_what}: {bring}\n"),
     });
-    lines.collect()
+    lines.chain([faults()]).collect()
+}
+
+/// A line for each kind of fault: where it can be done, and why not where it cannot.
+fn faults() -> String {
+    let mut text = String::from("\nFAULTS (a fault that cannot be done is skipped, and said so)\n");
+    // A role that waits for its configuration is a child that can be stopped and killed.
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("scalelab"));
+    let machine = Machine::look(Command::new(program).args(["serve", "lab", "load"]));
+    for (kind, _) in possible::kinds() {
+        let against = ABLE.map(|deployment| (deployment, machine.against(kind, deployment)));
+        let able: Vec<_> = against.iter().filter(|(_, why)| why.is_none()).map(|(at, _)| at.to_string()).collect();
+        if !able.is_empty() {
+            text.push_str(&format!("ok       {kind:<20} {}\n", able.join(", ")));
+        }
+        for (deployment, why) in against {
+            let Some(why) = why else { continue };
+            text.push_str(&format!("skipped  {kind:<20} {deployment}: {why}\n"));
+        }
+    }
+    text
 }
 
 fn cpus() -> Finding {

@@ -1,9 +1,12 @@
 //! What there is: systems, deployments, backends, experiments; and what an experiment would run.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::experiment::{self, DeploymentKind, Experiment};
-use crate::systems::{SYSTEMS, System};
+use crate::faults::{self, possible};
+use crate::systems::{self, SYSTEMS, System};
+use crate::units;
 use crate::workloads::WORKLOADS;
 
 const DEPLOYMENTS: [DeploymentKind; 4] = DeploymentKind::ALL;
@@ -25,6 +28,10 @@ pub fn systems() -> String {
     for system in SYSTEMS {
         describe(*system, &mut text);
     }
+    text.push_str("\nFAULTS ([[fault]] kind = KIND; scalelab doctor says which this machine can do)\n");
+    for (kind, about) in possible::kinds() {
+        let _ = writeln!(text, "  {kind:<13} {about}");
+    }
     text.push_str("\nEXPERIMENTS (scalelab run NAME)\n");
     for (name, workload) in WORKLOADS {
         let question = workload.lines().next().unwrap_or_default().trim_start_matches('#').trim();
@@ -45,12 +52,17 @@ fn describe(system: &dyn System, text: &mut String) {
     }
 }
 
-/// The trials of an experiment, one a line, and how long they take at least.
+/// The trials of an experiment, one a line with its faults below, and how long they take at least.
 pub fn plan(experiment: &Experiment) -> String {
     if let Some(search) = &experiment.search {
         let (low, high) = search.between;
         let times = experiment.trials;
-        return format!("searches {} between {low} and {high}; every level is run {times} times\n", search.factor);
+        let factor = &search.factor;
+        let mut text = format!("searches {factor} between {low} and {high}; every level is run {times} times\n");
+        for fault in &experiment.faults {
+            let _ = writeln!(text, "in every trial: {fault}, {}", downtime(fault.downtime));
+        }
+        return text;
     }
     let mut text = String::new();
     let trials = experiment::plan(experiment);
@@ -61,7 +73,19 @@ pub fn plan(experiment: &Experiment) -> String {
         seconds += window.end;
         let (name, levels, seed) = (&trial.name, levels.join(" "), trial.seed);
         let _ = writeln!(text, "{name:<34} {levels:<52} measured {}..{} s  seed {seed}", window.start, window.end);
+        let assembly = systems::find(&experiment.system).map(|system| system.assemble(experiment, &trial.levels));
+        for injection in assembly.map(|assembly| faults::plan::plan(experiment, trial, &assembly)).unwrap_or_default() {
+            let (at_s, downtime) = (injection.at.as_secs_f64(), downtime(injection.downtime));
+            let _ = writeln!(text, "    at {at_s:>7.3} s  {injection}, {downtime}");
+        }
     }
     let _ = writeln!(text, "{} trials, {seconds} s and the time to start each", trials.len());
     text
+}
+
+fn downtime(downtime: Duration) -> String {
+    match downtime.is_zero() {
+        true => "back at once".to_owned(),
+        false => format!("for {}", units::format_duration(downtime)),
+    }
 }

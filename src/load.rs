@@ -10,6 +10,7 @@ pub mod pacer;
 pub mod probe;
 pub mod scenario;
 pub mod schedule;
+pub mod track;
 pub mod wire;
 
 mod role;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use kit::schedule::Stage;
 pub use role::{needed_files, raise_file_limit};
+pub use track::{Does, Track};
 
 /// The roles of this module.
 pub const ROLES: &[kit::Role] =
@@ -29,7 +31,7 @@ pub const ROLES: &[kit::Role] =
 /// What each user does: `setup` once, in order, before measuring; then one of `steps` at a time, drawn by weight.
 ///
 /// Texts hold placeholders: `{{user}}` the user's number, unique in the run; `{{run}}` the run; `{{n}}` a number that
-/// grows with each request of the user; `{{uuid}}`; `{{random:1-100}}`; `{{name}}` a value extracted before;
+/// grows with each request of the user; `{{op}}` the request's own name, unique in the run; `{{uuid}}`; `{{random:1-100}}`; `{{name}}` a value extracted before;
 /// `{{pick:name}}` any value of a collected list; `{{take:name}}` the same, removed from the list. A step whose list is
 /// empty is not drawn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,11 @@ pub struct Scenario {
 pub const LEFT_OUT: &str = "***";
 
 impl Scenario {
+    /// Whether a history of it can be checked.
+    pub fn is_tracked(&self) -> bool {
+        self.setup.iter().chain(&self.steps).any(|step| step.track.is_some())
+    }
+
     /// As an archive keeps it: without the values of headers whose name says that they are secret. A value with a
     /// placeholder is the scenario's own, such as a token that a step before extracts, and stays.
     #[must_use]
@@ -110,6 +117,9 @@ pub struct Step {
     /// What the answer must be.
     #[serde(default)]
     pub check: Check,
+    /// What it does to which thing, for a history that can be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<Track>,
 }
 
 impl Step {
@@ -187,6 +197,9 @@ pub struct LoadSettings {
     /// Accept any certificate.
     #[serde(default)]
     pub insecure: bool,
+    /// Tell each operation, a line each, beside the counts of a second.
+    #[serde(default)]
+    pub history: bool,
 }
 
 impl LoadSettings {
@@ -203,6 +216,7 @@ impl LoadSettings {
             duration: None,
             threads: None,
             insecure: false,
+            history: false,
         }
     }
 }

@@ -358,6 +358,7 @@ pub fn settings(args: &LoadUrlArgs) -> anyhow::Result<LoadSettings> {
         duration: length.map(|length| length + whole_seconds(args.warmup)),
         threads: args.threads,
         insecure: args.insecure,
+        history: false,
     })
 }
 
@@ -416,6 +417,7 @@ fn step(
         think: None,
         extract: Default::default(),
         check: Check::default(),
+        track: None,
     })
 }
 

@@ -19,6 +19,7 @@ pub mod keeps_up;
 pub mod knee;
 pub mod lost;
 pub mod ops_log;
+mod recovered_words;
 pub mod recovery;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -33,10 +34,10 @@ mod words;
 
 pub use lost::Lost;
 pub use ops_log::OpsLog;
-pub use recovery::RecoverySummary;
+pub use recovery::{CellRecovery, RecoverySummary};
 pub use stream::{StreamState, StreamSummary};
 pub use study::summarize_study;
-pub use trial::summarize_trial;
+pub use trial::{summarize_second, summarize_trial};
 
 /// A gauge of one replica at one time; one row of `series.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,10 +129,12 @@ pub struct Spread {
 pub struct Guard {
     /// `generator-limited`, `client-bound`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
     /// `no-saturation`, `replicas-unsampled`, `too-few-ops`, `one-trial`; of streams also `source-blocked`,
-    /// `receiver-held`, `records-not-followed`, `batches-failed`, `backlog`.
+    /// `receiver-held`, `records-not-followed`, `batches-failed`, `backlog`; with faults also `baseline-unstable`,
+    /// `fault-skipped`.
     pub id: String,
     /// The numbers it touches: `throughput`, `goodput`, `latency`, `latency_p99`, `errors`, `cpu`, `memory`,
-    /// `efficiency`, `crossover`, `capacity`; of streams also `delay`: whether they keep up, and by how much not.
+    /// `efficiency`, `crossover`, `capacity`; of streams also `delay`: whether they keep up, and by how much not; with
+    /// faults also `recovery`, all that is measured against what was usual before, and `availability`.
     pub touches: Vec<String>,
     /// Where: a trial's name, a cell, or empty for the whole study.
     pub at: String,
@@ -330,13 +333,18 @@ pub struct CellSummary {
     pub invalid: usize,
     /// By the key of [`TrialSummary`]: `throughput_rps`, `goodput_rps`, `latency_p95_ms`, `error_rate`,
     /// `total_cpu_units`, `total_mem_gb`, `rps_per_cpu_unit`, `rps_per_gb_mem`, `wait_p95_ms`, `work_p95_ms`, …; also
-    /// `in_system`, the operations under way on average. Of streams also those of [`stream::KEYS`].
+    /// `in_system`, the operations under way on average. Of streams also those of [`stream::KEYS`]. With faults also those
+    /// of [`recovery::KEYS`], with a value for each injection, and with one for each trial `availability_percent`,
+    /// `availability_repeatable_percent`, `amplification`, `lost`.
     pub metrics: BTreeMap<String, Estimate>,
     /// What touches these numbers.
     pub guards: Vec<Guard>,
     /// Of streams: whether they kept up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<CellStream>,
+    /// With faults: how its injections went together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<CellRecovery>,
 }
 
 /// What the valid trials of a cell say of a stream together.

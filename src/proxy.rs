@@ -1,12 +1,38 @@
 //! A TCP proxy that breaks a link on purpose.
 //!
-//! What it does to a link is a [`LinkFault`], with one grammar everywhere: `latency=50ms,jitter=5ms,share=0.1`.
+//! What it does to a link is a [`LinkFault`], with one grammar everywhere: `latency=50ms,jitter=5ms,share=0.1`. Faults
+//! come and go while connections are open, through the admin endpoint, and act on those too; several at a time add up.
+//! The one rule: a connection that no fault touches is carried as if there were none.
+//!
+//! What it does not do: the opening of a connection is answered by the kernel, so no latency delays it, and a connection
+//! under a blackhole is opened and then silent. What was held when a fault is lifted passes at once.
 
-use std::fmt;
+mod admin;
+mod alarm;
+mod effects;
+mod faults;
+mod grammar;
+mod http;
+mod lane;
+mod link;
+mod role;
+mod way;
+
 use std::time::Duration;
 
-/// What is done to the connections of a link.
-#[derive(Clone, Debug, PartialEq)]
+use serde::{Deserialize, Serialize};
+
+pub use faults::suits;
+pub use grammar::KINDS;
+pub use role::ProxySettings;
+
+/// The role.
+pub const ROLE: kit::Role =
+    kit::Role { name: "proxy", about: "passes connections on, and breaks them on purpose", run: role::run };
+
+/// What is done to the connections of a link. Written and read as text, in JSON too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct LinkFault {
     /// What.
     pub kind: LinkKind,
@@ -86,16 +112,5 @@ impl LinkFault {
     }
 }
 
-impl std::str::FromStr for LinkFault {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Err(format!("unknown fault {text:?}"))
-    }
-}
-
-impl fmt::Display for LinkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.kind)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,23 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::experiment::{Experiment, Levels};
-use crate::measure::{StudySummary, TrialSummary};
+use crate::measure::{Sample, StudySummary, TrialSummary};
 
 pub mod csv;
 pub mod draw;
+mod fault_figures;
+#[cfg(test)]
+mod fault_fixture;
+mod fault_tables;
+#[cfg(test)]
+mod fault_tests;
+mod fault_words;
+mod faults;
 pub mod figure;
 pub mod figures;
 #[cfg(test)]
 mod fixture;
+pub mod flags;
 pub mod hlog;
 pub mod html;
 pub mod markdown;
@@ -46,6 +55,8 @@ pub struct ReportInput<'a> {
     pub notes: &'a [String],
     /// Of a stream that is shown over time: what its engine told, by the name of the trial.
     pub journals: &'a Journals,
+    /// Of trials with faults: the gauge of tries at upstreams, by the name of the trial; nothing where nobody tells it.
+    pub tries: &'a Gauges,
     /// The highest rate (records/s) at which the model of a stream expects these levels to keep up; the level of the rate
     /// itself plays no part. None where the system has no model, or the model has no answer.
     pub highest_stable_rate: Option<Model<'a>>,
@@ -53,6 +64,9 @@ pub struct ReportInput<'a> {
 
 /// What the engines of trials told, by the name of the trial.
 pub type Journals = BTreeMap<String, Vec<kit::batch::Entry>>;
+
+/// Readings of one gauge, by the name of the trial.
+pub type Gauges = BTreeMap<String, Vec<Sample>>;
 
 /// From the levels of a cell to a number.
 pub type Model<'a> = &'a dyn Fn(&Levels) -> Option<f64>;

@@ -1,6 +1,7 @@
 //! The spine: plan → each trial → save → judge → report. The only module that orders effects.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::archive::Archive;
 use crate::database::Server;
@@ -10,6 +11,8 @@ use crate::deploy::trial::{self, Ended, Site};
 use crate::deploy::{Deployment, pinning};
 use crate::error::input;
 use crate::experiment::{DeploymentKind, Experiment, Levels, Trial};
+use crate::faults::journal::Journal;
+use crate::faults::{self, FaultKind, heal, leftovers, possible};
 use crate::interrupt::Interrupt;
 use crate::load::Scenario;
 use crate::measure::{self, StudySummary, TrialSummary};
@@ -39,6 +42,7 @@ pub struct Options {
 /// Wrong input, or surroundings that refuse something before or between trials.
 pub fn run(experiment: &Experiment, options: &Options) -> anyhow::Result<u8> {
     check_cpus(experiment)?;
+    check_memory(experiment)?;
     check_whole(experiment, "write it into the file, which is one that an archive keeps")?;
     let archive = Archive::create(&options.out, experiment, &environment::stamp())?;
     go_on(experiment, &archive, options)
@@ -61,6 +65,7 @@ pub fn resume(archive: &Archive, given: Option<&Experiment>, options: &Options) 
         }
         experiment.scenario.clone_from(&given.scenario);
     }
+    check_memory(&experiment)?;
     check_whole(&experiment, "give the file of that run as well (scalelab run FILE --resume DIR), or start it anew")?;
     go_on(&experiment, archive, options)
 }
@@ -89,8 +94,9 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         environment::check_external(experiment)?;
     }
     if !options.quiet {
-        for warning in system.warnings(experiment) {
-            eprintln!("note: {warning}");
+        let of_faults = faults::check::notes(experiment, system);
+        for note in system.warnings(experiment).into_iter().chain(of_faults).chain(heal::left_behind()) {
+            eprintln!("note: {note}");
         }
     }
     let dashboard = options.ui.map(|addr| dashboard::serve(archive.folder(), addr)).transpose()?;
@@ -106,6 +112,10 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
     let run = environment::run_name(archive.folder());
+    let journal = Arc::new(match experiment.deployment {
+        DeploymentKind::Simulated => Journal::nowhere(),
+        _ => Journal::open(&run, archive.folder())?,
+    });
     let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
     let (mut broken, mut cut_short) = (None, None);
@@ -119,13 +129,20 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             system,
             deployment,
             load_deployment,
+            processes: &processes,
             databases: &databases,
             budget: &budget,
             run: &run,
+            journal: &journal,
             interrupt: &interrupt,
             progress: &told,
         };
-        match run_trial(&site, &trial, archive, &mut set_up) {
+        let ended = run_trial(&site, &trial, archive, &mut set_up);
+        let left = leftovers::check(&journal.recorded());
+        if !left.is_empty() {
+            eprintln!("trial {}: {}", trial.name, leftovers::in_words(&[], &left));
+        }
+        match ended {
             Ok(Some(summary)) => {
                 progress.end(&summary);
                 results.push(summary);
@@ -141,6 +158,11 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         }
     }
     progress.finish();
+    if !options.quiet && experiment.deployment != DeploymentKind::Simulated {
+        let started = journal.recorded();
+        eprintln!("{}", leftovers::in_words(&started, &leftovers::check(&started)));
+    }
+    drop(journal);
     let left = planned.len().saturating_sub(results.len());
     if let Some(error) = broken {
         if !results.is_empty() {
@@ -195,6 +217,7 @@ fn run_trial(
     set_up.seconds += took_s.unwrap_or(0.0);
     set_up.trial_seconds += f64::from(record.window.end) + took_s.unwrap_or(0.0);
     let summary = measure::summarize_trial(&record);
+    archive.write_failure(site.experiment, &record, &summary)?;
     archive.append_result(&summary)?;
     Ok(Some(summary))
 }
@@ -233,6 +256,16 @@ fn check_cpus(experiment: &Experiment) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether what faults take of the memory is there, before anything is written.
+fn check_memory(experiment: &Experiment) -> anyhow::Result<()> {
+    let hogs = experiment.faults.iter().flat_map(|fault| &fault.kinds);
+    let takes_memory = hogs.into_iter().any(|kind| matches!(kind, FaultKind::MemoryHog { .. }));
+    let Some(system) = systems::find(&experiment.system).filter(|_| takes_memory) else { return Ok(()) };
+    // Without a number nothing is taken: the fault will be skipped, and says so.
+    let Ok(available) = possible::available_memory() else { return Ok(()) };
+    faults::check::memory(experiment, system, available).map_err(|problem| input(problem.to_string()))
+}
+
 /// External systems are neither started nor pinned, so the generator may use everything.
 fn budget(experiment: &Experiment) -> pinning::Budget {
     match experiment.deployment {
@@ -250,7 +283,7 @@ pub fn report(archive: &Archive) -> anyhow::Result<(StudySummary, Verdict)> {
     let trials = archive.results()?;
     let study = measure::summarize_study(&experiment, &trials);
     let missing = archive.plan()?.len().saturating_sub(trials.len());
-    let verdict = verdict::judge(&experiment, &study, missing);
+    let verdict = verdict::judge(&experiment, &study, missing).with_writes(&trials, !experiment.faults.is_empty());
     archive.write_conclusions(&study, &verdict)?;
     with_input(archive, &study, &verdict, |input| {
         for file in report::render(input)? {
@@ -277,6 +310,7 @@ fn with_input<T>(
     let notes = system.map(|system| system.notes(&experiment)).unwrap_or_default();
     let model = |levels: &Levels| system?.highest_stable_rate(&experiment, levels);
     let journals = journals(archive, study, &trials)?;
+    let tries = tries(archive, &trials)?;
     body(&ReportInput {
         experiment: &experiment,
         study,
@@ -286,8 +320,15 @@ fn with_input<T>(
         planned: plan.len(),
         notes: &notes,
         journals: &journals,
+        tries: &tries,
         highest_stable_rate: Some(&model),
     })
+}
+
+/// How often the roles of trials with faults tried at their upstreams, where they tell it.
+fn tries(archive: &Archive, trials: &[TrialSummary]) -> anyhow::Result<report::Gauges> {
+    let with_faults = trials.iter().filter(|trial| trial.recovery.is_some());
+    with_faults.map(|trial| Ok((trial.name.clone(), archive.gauge(&trial.name, "tries")?))).collect()
 }
 
 /// What the engines of a stream told, where the report shows it over time: in a study of one cell.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use kit::Role;
 
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem, Trial};
+use crate::interrupt::Interrupt;
 use crate::load::Scenario;
+use crate::measure::lost::Found;
 
 pub mod http;
 pub mod socket_stream;
@@ -47,6 +49,14 @@ pub trait System: Sync {
     fn simulate(&self, experiment: &Experiment, _: &Trial, _: Simulation<'_>) -> anyhow::Result<()> {
         anyhow::bail!("{} has no simulation", experiment.system)
     }
+    /// Everything that users have, read as they would, for the check of a history; none of a system or an experiment
+    /// that cannot be asked.
+    ///
+    /// # Errors
+    /// When nothing at all can be read. What cannot be read of one user is said in its place.
+    fn read_back(&self, _: &ReadBack<'_>) -> anyhow::Result<Option<Vec<Found>>> {
+        Ok(None)
+    }
     /// Whether it is a stream, whose batches keep up or do not: then `stable` can be asked of it.
     fn is_stream(&self) -> bool {
         false
@@ -66,6 +76,22 @@ pub trait System: Sync {
     }
     /// What the report should say of the settings.
     fn notes(&self, experiment: &Experiment) -> Vec<String>;
+}
+
+/// What is to be read back after a trial.
+pub struct ReadBack<'a> {
+    /// Where the system is, without a slash at the end.
+    pub base_url: String,
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// The levels of the trial.
+    pub levels: &'a Levels,
+    /// What the generators knew as `{{run}}`.
+    pub run: &'a str,
+    /// The numbers of the users that wrote something.
+    pub users: Vec<u64>,
+    /// Ctrl-C.
+    pub interrupt: &'a Interrupt,
 }
 
 /// What a simulation is given, and where its measurements go, as a role's would.
@@ -180,7 +206,7 @@ pub fn names() -> String {
 /// What there is instead.
 pub fn find_role(system: &str, role: &str) -> anyhow::Result<Role> {
     let roles = match (system, find(system)) {
-        ("lab", _) => crate::load::ROLES,
+        ("lab", _) => crate::lab_roles::ROLES,
         (_, Some(system)) => system.roles(),
         (_, None) => return Err(crate::error::input(format!("unknown system {system:?}; there are {}, lab", names()))),
     };

@@ -9,15 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Experiment, Search};
 use crate::measure::{
-    Bracket, CellSummary, Guard, StreamState, StudySummary, TrialSummary, guards, search, stream, study,
+    Bracket, CellRecovery, CellSummary, Guard, StreamState, StudySummary, TrialSummary, guards, search, stream, study,
 };
+
+mod writes;
 
 /// One objective, as written: `p95 <= 250ms`.
 ///
 /// `[wait|work] METRIC OP VALUE`, with `p50 p90 p95 p99 p99.9 avg mean max` against a duration (`250ms`, `1.5s`,
 /// `800us`), `errors failed unknown wrong` against a share (`1%`, `0.01`), `throughput goodput` against a rate
 /// (`500/s`), and `<= < >= >`. Of streams also `stable` alone, and `delay_growth processing scheduling_delay total_delay`
-/// against a duration (`delay_growth <= 10ms`, a batch).
+/// against a duration (`delay_growth <= 10ms`, a batch). With faults also `availability availability_repeatable` against a
+/// share (`99.9%`), of all operations and of those that may be sent again safely, and `recovery outage` against a duration
+/// (`recovery <= 5s`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slo {
@@ -27,7 +31,7 @@ pub struct Slo {
     pub key: String,
     /// How the number must lie to the limit.
     pub op: Op,
-    /// In the metric's unit: milliseconds, percent, or operations a second.
+    /// In the metric's unit: milliseconds, percent, operations a second, or, with faults, seconds.
     pub limit: f64,
 }
 
@@ -48,7 +52,8 @@ impl Op {
     const ALL: [(&str, Self); 4] =
         [("<=", Self::AtMost), (">=", Self::AtLeast), ("<", Self::Below), (">", Self::Above)];
 
-    fn met(self, value: f64, limit: f64) -> bool {
+    /// Whether a number lies so to its limit.
+    pub(crate) fn met(self, value: f64, limit: f64) -> bool {
         match self {
             Self::AtMost => value <= limit,
             Self::Below => value < limit,
@@ -83,6 +88,13 @@ const OF_STREAMS: [(&str, &str); 4] = [
     ("scheduling_delay", "scheduling_delay_avg_ms"),
     ("total_delay", "total_delay_avg_ms"),
 ];
+
+/// Good operations of those offered.
+const AVAILABILITIES: [(&str, &str); 2] =
+    [("availability", "availability_percent"), ("availability_repeatable", "availability_repeatable_percent")];
+
+/// How long users suffer from a fault, by the clock and as a full outage.
+const OF_FAULTS: [(&str, &str); 2] = [("recovery", "recovery_s"), ("outage", "outage_s")];
 
 impl TryFrom<String> for Slo {
     type Error = String;
@@ -133,6 +145,12 @@ fn metric(name: &str, value: &str) -> Result<(String, f64), String> {
     if let Some((_, key)) = OF_STREAMS.iter().find(|(known, _)| *known == name) {
         return Ok(((*key).to_owned(), milliseconds(value)?));
     }
+    if let Some(key) = named(&AVAILABILITIES) {
+        return Ok((key.to_owned(), percent(value)?));
+    }
+    if let Some(key) = named(&OF_FAULTS) {
+        return Ok((key.to_owned(), milliseconds(value)? / 1e3));
+    }
     match (named(&SHARES), named(&RATES)) {
         (Some(key), _) => Ok((key.to_owned(), percent(value)?)),
         (None, Some(key)) => Ok((key.to_owned(), per_second(value)?)),
@@ -143,11 +161,13 @@ fn metric(name: &str, value: &str) -> Result<(String, f64), String> {
 fn allowed() -> String {
     let names = |table: &[(&str, &str)]| table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     format!(
-        "there are {} (also after wait or work), {}, {}; of streams also stable, {}",
+        "there are {} (also after wait or work), {}, {}; of streams also stable, {}; with faults also {}, {}",
         names(&DURATIONS),
         names(&SHARES),
         names(&RATES),
-        names(&OF_STREAMS)
+        names(&OF_STREAMS),
+        names(&AVAILABILITIES),
+        names(&OF_FAULTS)
     )
 }
 
@@ -203,8 +223,13 @@ pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
         return decide_stable(cell);
     }
     let Some(estimate) = cell.metrics.get(&slo.key) else {
-        return Decision::Unknown(format!("{} was not measured", slo.key));
+        let of_faults = AVAILABILITIES.iter().chain(&OF_FAULTS).any(|(_, key)| *key == slo.key);
+        let why = if of_faults && cell.valid > 0 { "nothing was to be broken" } else { "it was not measured" };
+        return Decision::Unknown(format!("{}: {why}", slo.key));
     };
+    if let Some(decision) = cell.recovery.as_ref().and_then(|recovery| decide_censored(slo, recovery)) {
+        return decision;
+    }
     let Some(mean) = estimate.mean else {
         let why = estimate.null_reason.clone();
         return Decision::Unknown(why.unwrap_or_else(|| format!("{} was not measured", slo.key)));
@@ -223,6 +248,20 @@ pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
         (false, false) => Decision::Fail,
         _ => Decision::Unknown(format!("the interval {} spans {}", shown(&slo.key, low, high), limit(slo))),
     }
+}
+
+/// What users had not recovered from while they were watched took longer than that: where it is more than the limit
+/// already, the objective is missed, and else it may be. None where they recovered each time.
+fn decide_censored(slo: &Slo, recovery: &CellRecovery) -> Option<Decision> {
+    let longer = match slo.key.as_str() {
+        "recovery_s" => &recovery.longer_than_s,
+        "outage_s" => &recovery.outage_more_than_s,
+        _ => return None,
+    };
+    let longest = longer.iter().copied().max_by(f64::total_cmp)?;
+    // It took longer: one that may be as long as the limit, and was watched just as long, is missed too.
+    let is_missed = slo.op.wants_less() && longest >= slo.limit;
+    Some(if is_missed { Decision::Fail } else { Decision::Unknown(recovery.statement.clone()) })
 }
 
 /// Every trial must keep up, or every trial fall behind. One that falls behind does so whatever touches it: a source that
@@ -288,7 +327,8 @@ fn limit(slo: &Slo) -> String {
 fn unit(key: &str) -> &'static str {
     match key {
         _ if key.ends_with("_ms") => "ms",
-        _ if key.ends_with("_rate") => "%",
+        _ if key.ends_with("_rate") || key.ends_with("_percent") => "%",
+        _ if key.ends_with("_s") => "s",
         _ => "/s",
     }
 }
@@ -468,6 +508,10 @@ mod tests {
             ("delay_growth <= 10ms", "delay_growth_ms", Op::AtMost, 10.0),
             ("processing < 2s", "processing_avg_ms", Op::Below, 2_000.0),
             ("scheduling_delay <= 1s", "scheduling_delay_avg_ms", Op::AtMost, 1_000.0),
+            ("availability >= 99.9%", "availability_percent", Op::AtLeast, 99.9),
+            ("availability_repeatable > 0.999", "availability_repeatable_percent", Op::Above, 99.9),
+            ("recovery <= 5s", "recovery_s", Op::AtMost, 5.0),
+            ("outage < 1500ms", "outage_s", Op::Below, 1.5),
         ];
         for (text, key, op, limit) in cases {
             assert_eq!(parse(text), Ok(Slo { text: text.to_owned(), key: key.to_owned(), op, limit }));
@@ -485,6 +529,9 @@ mod tests {
             ("errors <= 5", "\"5\" is more than everything; write 5%"),
             ("goodput >= 500", "\"500\" is not a rate, such as 500/s"),
             ("wait errors <= 1%", "wait is a duration and goes with"),
+            ("recovery <= 5", "\"5\" is not a duration with its unit"),
+            ("availability >= 99.9", "\"99.9\" is more than everything; write 99.9%"),
+            ("work recovery <= 5s", "work is a duration and goes with"),
             ("", "it has no comparison"),
         ];
         for (text, expected) in cases {

@@ -6,6 +6,11 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("task-tracker/compare-arch", include_str!("../workloads/task-tracker/compare-arch.toml")),
     ("task-tracker/capacity", include_str!("../workloads/task-tracker/capacity.toml")),
     ("task-tracker/soak", include_str!("../workloads/task-tracker/soak.toml")),
+    ("task-tracker/faults", include_str!("../workloads/task-tracker/faults.toml")),
+    ("task-tracker/replica-kill", include_str!("../workloads/task-tracker/replica-kill.toml")),
+    ("task-tracker/resilience", include_str!("../workloads/task-tracker/resilience.toml")),
+    ("task-tracker/metastable", include_str!("../workloads/task-tracker/metastable.toml")),
+    ("task-tracker/fault-soak", include_str!("../workloads/task-tracker/fault-soak.toml")),
     ("socket-stream/baseline", include_str!("../workloads/socket-stream/baseline.toml")),
     ("socket-stream/slow-map", include_str!("../workloads/socket-stream/slow-map.toml")),
     ("socket-stream/slow-map-native", include_str!("../workloads/socket-stream/slow-map-native.toml")),
@@ -17,6 +22,7 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("socket-stream/stability-map", include_str!("../workloads/socket-stream/stability-map.toml")),
     ("socket-stream/word-count", include_str!("../workloads/socket-stream/word-count.toml")),
     ("socket-stream/soak", include_str!("../workloads/socket-stream/soak.toml")),
+    ("socket-stream/source-dies", include_str!("../workloads/socket-stream/source-dies.toml")),
     ("http/own-service", include_str!("../workloads/http/own-service.toml")),
 ];
 

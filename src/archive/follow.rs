@@ -75,6 +75,11 @@ impl Growing {
         Tail::new(self.folder.join("trials").join(trial).join("batches.jsonl"))
     }
 
+    /// The faults of a trial while it runs.
+    pub fn faults(&self, trial: &str) -> Tail {
+        Tail::new(self.folder.join("trials").join(trial).join(super::FAULTS))
+    }
+
     /// The faults of a trial and its recovery from them.
     pub fn recovery(&self, trial: &str) -> Whole {
         Whole::new(self.folder.join("trials").join(trial).join("recovery.json"))

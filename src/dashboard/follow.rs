@@ -95,6 +95,7 @@ pub struct Followed {
     series_file: Tail,
     history_file: Tail,
     batches_file: Tail,
+    faults_file: Tail,
     recovery_file: Whole,
     /// Gauges of the series.
     pub series: Timeline,
@@ -102,8 +103,10 @@ pub struct Followed {
     pub history: History,
     /// What a stream told; none where the system is no stream.
     pub stream: Option<Stream>,
-    /// Faults as they happened.
+    /// Faults as they happened, once the trial has ended.
     pub faults: Vec<Mark>,
+    /// The same while it runs, by their places.
+    live: BTreeMap<u64, Mark>,
     /// Bytes that were not read yet.
     pub left: u64,
 }
@@ -311,11 +314,13 @@ impl Followed {
             series_file: growing.series(name),
             history_file: growing.history(name),
             batches_file: growing.batches(name),
+            faults_file: growing.faults(name),
             recovery_file: growing.recovery(name),
             series: Timeline::default(),
             history: History::default(),
             stream: None,
             faults: Vec::new(),
+            live: BTreeMap::new(),
             left: 0,
         }
     }
@@ -324,6 +329,11 @@ impl Followed {
     pub fn end_s(&self) -> f64 {
         let stream_s = self.stream.as_ref().map_or(0.0, |stream| stream.end_ms() / 1000.0);
         self.series.end_s().max(self.history.gauges.end_s()).max(stream_s)
+    }
+
+    /// The faults that were seen.
+    pub fn seen(&self) -> Vec<Mark> {
+        if self.faults.is_empty() { self.live.values().cloned().collect() } else { self.faults.clone() }
     }
 
     fn look(&mut self) -> bool {
@@ -348,12 +358,17 @@ impl Followed {
         }
         let start_s = self.stream.as_ref().and_then(start_s);
         history.lines.lines().for_each(|line| self.history.take(line, start_s));
+        let live = self.faults_file.look(BUDGET);
+        if live.anew {
+            self.live.clear();
+        }
+        self.live.extend(live.lines.lines().filter_map(live_fault));
         let recovery = self.recovery_file.changed();
         if let Some(text) = &recovery {
             self.faults = faults(text);
         }
         self.left = batches.left + series.left + history.left;
-        let looks = [batches, series, history];
+        let looks = [batches, series, history, live];
         recovery.is_some() || looks.iter().any(|added| added.anew || !added.lines.is_empty())
     }
 }
@@ -447,30 +462,48 @@ fn result(line: &str) -> Option<(String, Value)> {
 /// `[[fault]]` of an experiment, as marks.
 fn planned_faults(table: &toml::Table) -> Vec<Mark> {
     let faults = table.get("fault").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mark = |fault: &toml::Value| {
+    let marks = |fault: &toml::Value| {
         let word = |key: &str| fault.get(key).and_then(toml::Value::as_str);
-        let seconds = |key: &str| Some(crate::units::parse_duration(word(key)?).ok()?.as_secs_f64());
-        let from_s = seconds("at")?;
-        let replica =
-            fault.get("replica").and_then(toml::Value::as_integer).map_or_else(String::new, |n| format!(" {n}"));
-        let label = format!("{} {}{replica}", word("kind")?, word("role").unwrap_or_default());
-        Some(Mark { from_s, to_s: seconds("downtime").map(|long_s| from_s + long_s), label })
+        let seconds = |text: &str| Some(crate::units::parse_duration(text).ok()?.as_secs_f64());
+        // Of a time that is drawn, the earliest.
+        let at = seconds(word("at")?.split("..").next()?.trim())?;
+        let number = |key: &str| fault.get(key).and_then(toml::Value::as_integer);
+        let replica = number("replica").map_or_else(String::new, |replica| format!(" {replica}"));
+        let kinds: Vec<&str> = match fault.get("kind")? {
+            toml::Value::Array(kinds) => kinds.iter().filter_map(toml::Value::as_str).collect(),
+            kind => kind.as_str().into_iter().collect(),
+        };
+        let label = format!("{} {}{replica}", kinds.join(" or "), word("role").unwrap_or_default());
+        let (every, times) = (word("every").and_then(seconds).unwrap_or(0.0), number("times").unwrap_or(1));
+        let downtime = word("downtime").and_then(seconds);
+        let mark = move |place: i64| {
+            let from_s = at + every * place as f64;
+            Mark { from_s, to_s: downtime.map(|long_s| from_s + long_s), label: label.clone() }
+        };
+        Some((0..times.clamp(1, 100)).map(mark).collect::<Vec<_>>())
     };
-    faults.iter().filter_map(mark).collect()
+    faults.iter().filter_map(marks).flatten().collect()
 }
 
 /// The faults of a trial: from the effect that was seen until all was ready again.
 fn faults(text: &str) -> Vec<Mark> {
     let recovery: Value = serde_json::from_str(text).unwrap_or_default();
     let faults = recovery["faults"].as_array().map_or(&[][..], Vec::as_slice);
-    let mark = |fault: &Value| {
-        let second = |key: &str| fault[key].as_f64();
-        let from_s = second("effect_s").or_else(|| second("command_s"))?;
-        let replica = fault["replica"].as_u64().map_or_else(String::new, |replica| format!(" {replica}"));
-        let label = format!("{} {}{replica}", fault["kind"].as_str()?, fault["role"].as_str().unwrap_or_default());
-        Some(Mark { from_s, to_s: second("ready_s"), label })
-    };
     faults.iter().filter_map(mark).collect()
+}
+
+/// A line of the file that tells faults while they last: the fault's place, and what it is by now.
+fn live_fault(line: &str) -> Option<(u64, Mark)> {
+    let fault: Value = serde_json::from_str(line).ok()?;
+    Some((fault["place"].as_u64()?, mark(&fault)?))
+}
+
+fn mark(fault: &Value) -> Option<Mark> {
+    let second = |key: &str| fault[key].as_f64();
+    let from_s = second("effect_s").or_else(|| second("command_s"))?;
+    let replica = fault["replica"].as_u64().map_or_else(String::new, |replica| format!(" {replica}"));
+    let label = format!("{} {}{replica}", fault["kind"].as_str()?, fault["role"].as_str().unwrap_or_default());
+    Some(Mark { from_s, to_s: second("ready_s"), label })
 }
 
 #[cfg(test)]
@@ -508,5 +541,14 @@ mod tests {
         let text = r#"{"faults": [{"kind": "kill", "role": "engine", "replica": 1, "command_s": 3.9, "effect_s": 4.0, "repair_s": 6.0, "ready_s": 6.5}]}"#;
         assert_eq!(faults(text), [Mark { from_s: 4.0, to_s: Some(6.5), label: "kill engine 1".to_owned() }]);
         assert_eq!(faults("{"), []);
+    }
+
+    #[test]
+    fn a_fault_is_marked_while_it_lasts() {
+        let begun =
+            r#"{"place": 1, "kind": "pause", "role": "engine", "replica": 2, "command_s": 3.9, "effect_s": 4.0}"#;
+        let mark = Mark { from_s: 4.0, to_s: None, label: "pause engine 2".to_owned() };
+        assert_eq!(live_fault(begun), Some((1, mark)));
+        assert_eq!(live_fault(r#"{"place": 1, "kind": "pau"#), None);
     }
 }

@@ -106,10 +106,19 @@ fn progress(run: &Run, trial: &Followed) -> Value {
 }
 
 fn marks(run: &Run, trial: &Followed) -> Vec<Value> {
-    // What happened takes the place of what was planned.
-    let planned = run.about.planned_faults.iter().map(|mark| (mark, true)).filter(|_| trial.faults.is_empty());
-    let seen = trial.faults.iter().map(|mark| (mark, false));
-    let mark = |(mark, is_planned): (&Mark, bool)| json!({ "from": mark.from_s, "to": mark.to_s, "label": mark.label, "planned": is_planned });
+    // What happened takes the place of what was planned: each of as many, and all once the trial is final.
+    let seen = trial.seen();
+    let is_final = run.result(&trial.name).is_some() && !seen.is_empty();
+    let mut planned: Vec<&Mark> = run.about.planned_faults.iter().collect();
+    planned.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
+    let planned = planned.into_iter().skip(if is_final { usize::MAX } else { seen.len() }).map(|mark| (mark, true));
+    let seen = seen.iter().map(|mark| (mark, false));
+    let end_s = trial.end_s();
+    let mark = |(mark, is_planned): (&Mark, bool)| {
+        // What was seen and has no end lasts.
+        let to = mark.to_s.or_else(|| (!is_planned).then_some(end_s.max(mark.from_s)));
+        json!({ "from": mark.from_s, "to": to, "label": mark.label, "planned": is_planned })
+    };
     planned.chain(seen).map(mark).collect()
 }
 

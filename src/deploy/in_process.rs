@@ -3,6 +3,7 @@
 //! CPU time is attributed by thread name; memory cannot be told apart.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use anyhow::Context as _;
 use kit::usage::{self, Usage};
@@ -22,15 +23,15 @@ struct Threads {
     cpu_s: BTreeMap<u32, f64>,
 }
 
+const LOG: &[u8] = b"this role ran on threads of the lab; its messages went to the lab's standard error\n";
+
 impl Deployment for InProcess {
     fn launch(&self, launch: &Launch<'_>) -> anyhow::Result<Box<dyn Replica>> {
         let name = format!("{} {}", launch.role.name, launch.config.replica);
         let started = pinning::pinned(launch.cpus, || host::start(launch.role, launch.config.clone(), Clock::real()))?;
         let mut hosted = started.map_err(|error| surroundings(format!("role {name} did not start: {error:#}")))?;
-        std::fs::write(
-            launch.log,
-            "this role ran on threads of the lab; its messages went to the lab's standard error\n",
-        )?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(launch.log);
+        log.and_then(|mut log| log.write_all(LOG)).with_context(|| format!("writing {}", launch.log.display()))?;
         let clock = Clock::real();
         let deadline_ns = clock.now_ns() + launch.ready_within.as_nanos() as u64;
         while !hosted.has_ended() {
@@ -89,6 +90,20 @@ impl Replica for Threads {
     fn stop(&mut self) -> anyhow::Result<()> {
         self.hosted.request_stop();
         self.hosted.join().with_context(|| format!("role {} ended with an error when it was stopped", self.name))
+    }
+
+    fn kill(&mut self) -> anyhow::Result<()> {
+        self.hosted.kill();
+        Ok(())
+    }
+
+    fn pause(&mut self) -> anyhow::Result<()> {
+        self.hosted.hold().with_context(|| format!("holding role {}", self.name))
+    }
+
+    fn resume(&mut self) -> anyhow::Result<()> {
+        self.hosted.let_go();
+        Ok(())
     }
 
     fn pid(&self) -> Option<u32> {

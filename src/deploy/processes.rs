@@ -3,7 +3,7 @@
 //! A child ends when its standard input closes, so none outlives the lab, however the lab dies. It leads a group of
 //! its own, so a Ctrl-C at the terminal reaches the lab alone, which then ends its children in order.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ struct Process {
     admin: AdminClient,
     log: PathBuf,
     reaped: bool,
+    /// Whether it was stopped by a signal: it hears nothing until it goes on.
+    paused: bool,
 }
 
 /// How long the last child's shutdown may take beyond its own hard deadline.
@@ -54,7 +56,8 @@ impl Processes {
 impl Deployment for Processes {
     fn launch(&self, launch: &Launch<'_>) -> anyhow::Result<Box<dyn Replica>> {
         let name = format!("{} {}", launch.role.name, launch.config.replica);
-        let log = File::create(launch.log).with_context(|| format!("creating {}", launch.log.display()))?;
+        let log = OpenOptions::new().create(true).append(true).open(launch.log);
+        let log = log.with_context(|| format!("creating {}", launch.log.display()))?;
         let mut command = Command::new(&self.program);
         command
             .args(["serve", launch.system, launch.role.name])
@@ -74,6 +77,7 @@ impl Deployment for Processes {
             admin: AdminClient::http("", ""),
             log: launch.log.to_owned(),
             reaped: false,
+            paused: false,
         };
         let line = serde_json::to_string(&launch.config)?;
         if let Some(stdin) = &mut stdin {
@@ -163,6 +167,13 @@ impl Process {
         }
     }
 
+    /// Sends a signal to it and all that it started. Until it is reaped, the id is this child's and nobody else's.
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.reaped, "role {} has ended", self.name);
+        let pid = self.pid_fd().context("its process has no id")?;
+        kill_process_group(pid, signal).with_context(|| format!("sending {signal:?} to role {}", self.name))
+    }
+
     /// Kills what is left of it; says how it ended, unless that was said before.
     fn end_now(&mut self) -> Option<ExitStatus> {
         if self.reaped {
@@ -211,6 +222,9 @@ impl Replica for Process {
         if let Some(pid) = self.pid_fd() {
             let _ = kill_process(pid, Signal::TERM);
         }
+        if self.paused {
+            let _ = self.resume();
+        }
         let in_time = self.wait_for_end(HARD_DEADLINE + GRACE);
         let (name, log) = (self.name.clone(), self.log.clone());
         match self.end_now() {
@@ -222,6 +236,24 @@ impl Replica for Process {
             }
             _ => Ok(()),
         }
+    }
+
+    fn kill(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)?;
+        self.end_now();
+        Ok(())
+    }
+
+    fn pause(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        self.paused = true;
+        Ok(())
+    }
+
+    fn resume(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)?;
+        self.paused = false;
+        Ok(())
     }
 
     fn pid(&self) -> Option<u32> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{DeploymentKind, Experiment, Find, Level, Levels, LoadPlan, Problem, RoleLimits, Search};
+use super::{DeploymentKind, Experiment, Find, Level, Levels, LoadPlan, Problem, RoleLimits, Search, fault_file};
 use crate::error::input;
 use crate::load::{Scenario, Stage, Step};
 use crate::units;
@@ -48,6 +48,9 @@ struct File {
     step: Vec<Step>,
     #[serde(default)]
     steps_in_turn: bool,
+    abort_when: Option<String>,
+    #[serde(default)]
+    fault: Vec<toml::Table>,
 }
 
 struct DurationText(Duration);
@@ -154,6 +157,10 @@ fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {
     let or = |given: &Option<DurationText>, default: Duration| given.as_ref().map_or(default, |text| text.0);
     let load = load_plan(&file.load)?;
     let warmup = or(&file.warmup, default::WARMUP);
+    let faults = file.fault.iter().enumerate().map(|(index, fault)| fault_file::read(fault, index));
+    let faults = faults.collect::<Result<Vec<_>, _>>()?;
+    let abort_when = file.abort_when.as_deref().map(str::parse).transpose();
+    let abort_when = abort_when.map_err(|message: String| Problem::new("abort_when", message))?;
     Ok(Experiment {
         question: question.unwrap_or_else(|| format!("How does {} behave?", file.system)),
         name: file.name.clone().unwrap_or_else(|| name.to_owned()),
@@ -176,8 +183,8 @@ fn resolve(file: File, text: &str, name: &str) -> Result<Experiment, Problem> {
         external: file.external,
         scenario: has_steps.then_some(Scenario { setup: file.setup, steps: file.step, in_turn: file.steps_in_turn }),
         search: file.search.map(search).transpose()?,
-        faults: Vec::new(),
-        abort_when: None,
+        faults,
+        abort_when,
     })
 }
 
@@ -305,6 +312,10 @@ impl Experiment {
             put(&mut table, "setup", &scenario.setup);
             put(&mut table, "step", &scenario.steps);
         }
+        if let Some(abort) = &self.abort_when {
+            put(&mut table, "abort_when", &abort.to_string());
+        }
+        put(&mut table, "fault", &self.faults.iter().map(fault_file::table).collect::<Vec<_>>());
         let body = toml::to_string(&table).unwrap_or_else(|error| format!("# could not be written: {error}\n"));
         format!("# {}\n{body}", self.question)
     }

@@ -93,6 +93,8 @@ pub struct Exchange {
     pub started_ns: u64,
     /// When its last byte was read, or it was given up.
     pub finished_ns: u64,
+    /// When it was sent before, on a connection that its server had closed; that try may have been done.
+    pub earlier_ns: Option<u64>,
 }
 
 struct Connection {
@@ -163,9 +165,9 @@ impl Client {
 
     /// Sends a request and reads its answer into [`Client::answer`].
     pub async fn exchange(&mut self, action: &Action, request: &[u8]) -> Exchange {
-        let mut retried = false;
+        let mut earlier_ns = None;
         let exchange = loop {
-            let exchange = self.attempt(action, request, &mut retried).await;
+            let exchange = self.attempt(action, request, &mut earlier_ns).await;
             if let Some(exchange) = exchange {
                 break exchange;
             }
@@ -175,12 +177,16 @@ impl Client {
     }
 
     /// None when it must be tried again, on a new connection.
-    async fn attempt(&mut self, action: &Action, request: &[u8], retried: &mut bool) -> Option<Exchange> {
+    async fn attempt(&mut self, action: &Action, request: &[u8], earlier_ns: &mut Option<u64>) -> Option<Exchange> {
         let connection = match self.connection(action.origin).await {
             Ok(connection) => connection,
             Err(error) => {
                 let now_ns = self.shared.clock.now_ns();
-                return Some(Exchange { ending: Ending::NotSent(error), started_ns: now_ns, finished_ns: now_ns });
+                let ending = match earlier_ns {
+                    Some(_) if !action.safe => Ending::Lost(error),
+                    _ => Ending::NotSent(error),
+                };
+                return Some(Exchange { ending, started_ns: now_ns, finished_ns: now_ns, earlier_ns: *earlier_ns });
             }
         };
         self.answer.reset();
@@ -199,16 +205,16 @@ impl Client {
                 }
                 Ending::Answered
             }
-            // Its server closed it while it was idle: that says nothing about this request.
-            Ok(Err(Broken::Silent(_))) if was_used && action.idempotent && !*retried => {
-                *retried = true;
+            // Its server probably closed it while it was idle, but may have read this request before.
+            Ok(Err(Broken::Silent(_))) if was_used && action.idempotent && earlier_ns.is_none() => {
+                *earlier_ns = Some(started_ns);
                 return None;
             }
             Ok(Err(Broken::Silent(error) | Broken::Midway(error))) => Ending::Lost(error),
             Ok(Err(Broken::Malformed(error))) => Ending::Nonsense(error.to_string()),
             Err(Overdue) => Ending::Lost(timed_out(shared.timeout)),
         };
-        Some(Exchange { ending, started_ns, finished_ns })
+        Some(Exchange { ending, started_ns, finished_ns, earlier_ns: *earlier_ns })
     }
 
     fn set_deadline(&self, now_ns: u64) {

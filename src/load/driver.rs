@@ -24,6 +24,7 @@ use super::client::{Client, Ending, Exchange, Place, Shared};
 use super::pacer::{Pacer, Sleeper, Stopped};
 use super::scenario::{Action, Compiled, Judged, User};
 use super::schedule::Schedule;
+use super::track::{Noted, Notes};
 use crate::experiment::LoadPlan;
 
 /// What all threads of a generator share, and do not change.
@@ -52,6 +53,10 @@ pub struct Job {
     pub clock: Clock,
     /// Where operations go.
     pub recorder: Recorder,
+    /// The run's name.
+    pub run: String,
+    /// Where each operation is told, where that was asked for.
+    pub history: Option<kit::Journal>,
 }
 
 /// What a thread tells while it runs.
@@ -142,6 +147,7 @@ struct Lane {
     users: Cell<u64>,
     in_flight: Cell<u64>,
     open: RefCell<OpenLoop>,
+    notes: Notes,
 }
 
 /// Who is free, and what waits.
@@ -195,6 +201,7 @@ impl Lane {
             users: Cell::new(0),
             in_flight: Cell::new(0),
             open: RefCell::default(),
+            notes: Notes::new(job.history.clone()),
             job,
         }))
     }
@@ -212,6 +219,7 @@ impl Lane {
 
         let started = signal.wait_for(|signal| *signal != Signal::SetUp).await.map(|signal| *signal);
         if let Ok(Signal::Start(origin_ns)) = started {
+            self.notes.begin(origin_ns);
             let lane = self.clone();
             tokio::task::spawn_local(async move {
                 if signal.wait_for(|signal| *signal == Signal::Stop).await.is_ok() {
@@ -221,6 +229,7 @@ impl Lane {
             self.clone().load(actors, origin_ns).await;
         }
         self.publish();
+        self.notes.tell();
         let _ = events.send(Event::Drained);
         Ok(())
     }
@@ -233,6 +242,7 @@ impl Lane {
             self.pacer.doze_until(self.pacer.now_ns() + every.as_nanos() as u64, &sleeper).await;
             self.pacer.sweep();
             self.publish();
+            self.notes.tell();
         }
     }
 
@@ -298,7 +308,9 @@ impl Lane {
                     actor.user.number
                 );
                 let exchange = actor.exchange(&self.job.scenario, action).await;
-                if let Some(error) = actor.setup_error(action, exchange.ending) {
+                let (outcome, error) = actor.outcome(action, &exchange);
+                self.note(actor, action, None, &exchange, outcome);
+                if let Some(error) = actor.setup_error(error) {
                     anyhow::bail!("setup step {:?} of user {}: {error}", action.name, actor.user.number);
                 }
             }
@@ -437,15 +449,28 @@ impl Lane {
             return Done { finished_ns: now_ns, refused: true, action: None };
         };
         self.in_flight.set(self.in_flight.get() + 1);
-        let Exchange { ending, started_ns, finished_ns } = actor.exchange(scenario, action).await;
+        let exchange = actor.exchange(scenario, action).await;
         self.in_flight.set(self.in_flight.get() - 1);
-        let refused = matches!(ending, Ending::NotSent(_));
-        let answer = &actor.client.answer;
-        let status = if ending == Ending::Answered { answer.status } else { 0 };
-        let bytes = if refused { 0 } else { answer.bytes };
-        let ended = actor.outcome(action, ending);
+        let refused = matches!(exchange.ending, Ending::NotSent(_));
+        let bytes = if refused { 0 } else { actor.client.answer.bytes };
+        let status = actor.status(&exchange);
+        let ended = actor.outcome(action, &exchange);
+        self.note(actor, action, Some(begun.intended_ns), &exchange, ended.0);
+        let Exchange { started_ns, finished_ns, .. } = exchange;
         self.record(begun, [released_ns, started_ns, finished_ns], action.kind, status, bytes, ended);
         Done { finished_ns, refused, action: Some(action) }
+    }
+
+    fn note(
+        &self,
+        actor: &mut Actor,
+        action: &Action,
+        intended_ns: Option<u64>,
+        exchange: &Exchange,
+        outcome: Outcome,
+    ) {
+        let status = actor.status(exchange);
+        self.notes.add(action, &mut actor.user, &self.job.run, Noted { intended_ns, exchange, outcome, status });
     }
 
     fn record(
@@ -534,23 +559,35 @@ impl Actor {
     }
 
     /// What an operation was, and why it did not end well.
-    fn outcome(&mut self, action: &Action, ending: Ending) -> (Outcome, Option<String>) {
-        let outcome = ending.outcome();
-        match ending {
+    fn outcome(&mut self, action: &Action, exchange: &Exchange) -> (Outcome, Option<String>) {
+        match &exchange.ending {
             Ending::Answered => {
                 let answer = &self.client.answer;
                 match action.judge(&mut self.user, answer.status, &answer.headers, &answer.body) {
                     Judged::Right => (Outcome::Ok, None),
                     Judged::Wrong(why) => (Outcome::Wrong, Some(why)),
-                    Judged::Refused => (refusal(answer.status, action.safe), Some(format!("HTTP {}", answer.status))),
+                    Judged::Refused => {
+                        // A refusal of the second try says nothing of the first, which was sent too.
+                        let outcome = match refusal(answer.status, action.safe) {
+                            Outcome::Failed if exchange.earlier_ns.is_some() && !action.safe => Outcome::Unknown,
+                            outcome => outcome,
+                        };
+                        (outcome, Some(format!("HTTP {}", answer.status)))
+                    }
                 }
             }
-            Ending::NotSent(error) | Ending::Lost(error) | Ending::Nonsense(error) => (outcome, Some(error)),
+            Ending::NotSent(error) | Ending::Lost(error) | Ending::Nonsense(error) => {
+                (exchange.ending.outcome(), Some(error.clone()))
+            }
         }
     }
 
-    fn setup_error(&mut self, action: &Action, ending: Ending) -> Option<String> {
-        let (_, error) = self.outcome(action, ending);
+    /// The status of the answer; 0 where there was none.
+    fn status(&self, exchange: &Exchange) -> u16 {
+        if exchange.ending == Ending::Answered { self.client.answer.status } else { 0 }
+    }
+
+    fn setup_error(&self, error: Option<String>) -> Option<String> {
         let error = error?;
         let body = String::from_utf8_lossy(&self.client.answer.body);
         let excerpt: String = body.chars().take(200).collect();
@@ -559,9 +596,13 @@ impl Actor {
 }
 
 /// The outcome of an answer with a status that is not allowed. A server that broke down over a request that changes
-/// something may have done it before.
+/// something may have done it before, and one that says it did something else has done something.
 fn refusal(status: u16, safe: bool) -> Outcome {
-    if status >= 500 && status != 503 && !safe { Outcome::Unknown } else { Outcome::Failed }
+    match status {
+        503 | 400..500 => Outcome::Failed,
+        _ if safe => Outcome::Failed,
+        _ => Outcome::Unknown,
+    }
 }
 
 /// When a user starts, after the first.

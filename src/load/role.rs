@@ -55,7 +55,12 @@ async fn job(settings: &LoadSettings, env: &Env, threads: usize) -> anyhow::Resu
         "replica {replica} of role load does not exist: there are {workers} (settings.workers)"
     );
     raise_file_limit(needed_files(&settings.plan, workers))?;
-    let options = Options { run: &env.config.run, seed: env.config.seed, keep_alive: !settings.disable_keepalive };
+    let options = Options {
+        run: &env.config.run,
+        seed: env.config.seed,
+        keep_alive: !settings.disable_keepalive,
+        history: settings.history,
+    };
     let target = target(settings, env)?;
     let scenario = Compiled::new(&settings.scenario, target, &options)?;
     let tls = match scenario.origins.iter().any(|origin| origin.https) {
@@ -84,6 +89,8 @@ async fn job(settings: &LoadSettings, env: &Env, threads: usize) -> anyhow::Resu
         lanes: threads * workers as usize,
         clock: env.clock.clone(),
         recorder: env.recorder.clone(),
+        run: env.config.run.clone(),
+        history: settings.history.then(|| env.history.clone()),
     })
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::probe::{Found, Probe};
+use super::track::Tracked;
 use super::{Check, Extract, Scenario, Step};
 
 /// The most values a collected list keeps, so that memory does not grow with time; a further one takes the place of
@@ -79,16 +80,20 @@ pub struct Action {
     body: Option<Template>,
     needs: Vec<Need>,
     check: Checker,
+    /// What is kept of it for a history, where one is asked for.
+    pub(super) track: Option<Tracked>,
 }
 
+/// What a user must know, by its slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Need {
+pub(super) enum Need {
     Value(usize),
     List(usize),
 }
 
+/// A text with what changes in it.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Template(Vec<Part>);
+pub(super) struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Part {
@@ -96,6 +101,7 @@ enum Part {
     User,
     Run,
     N,
+    Op,
     Uuid,
     Random(u64, u64),
     Value(usize),
@@ -114,6 +120,12 @@ pub struct User {
     n: u64,
     values: Vec<Option<Box<str>>>,
     lists: Vec<Vec<Box<str>>>,
+    /// What is noted in `arg` when a request uses it.
+    noted: Option<Need>,
+    /// The last value of that in the last request.
+    pub(super) arg: Option<Box<str>>,
+    /// What the last answer said of what is kept for a history.
+    pub(super) got: BTreeMap<String, String>,
 }
 
 /// What an answer turned out to be.
@@ -162,6 +174,9 @@ impl Compiled {
             n: 0,
             values: vec![None; self.values],
             lists: vec![Vec::new(); self.lists],
+            noted: None,
+            arg: None,
+            got: BTreeMap::new(),
         }
     }
 
@@ -195,6 +210,8 @@ impl Compiled {
     /// Writes the request to the buffer, and counts it as the user's next.
     pub fn request(&self, action: &Action, user: &mut User, scratch: &mut Vec<u8>, request: &mut Vec<u8>) {
         user.n += 1;
+        user.noted = action.track.as_ref().and_then(|track| track.arg);
+        user.arg = None;
         request.clear();
         if let Some(fixed) = &action.fixed {
             request.extend_from_slice(fixed);
@@ -223,9 +240,16 @@ pub struct Options<'a> {
     pub seed: u64,
     /// Whether connections are used again.
     pub keep_alive: bool,
+    /// Whether a history is kept.
+    pub history: bool,
 }
 
 impl User {
+    /// The name of its last request, unique in the run.
+    pub(super) fn op(&self) -> String {
+        format!("{}-{}", self.number, self.n)
+    }
+
     fn can(&self, action: &Action) -> bool {
         self.lacks(action).is_none()
     }
@@ -272,7 +296,7 @@ impl Action {
         if self.check.probe.is_empty() && self.check.extracts.is_empty() {
             return Judged::Right;
         }
-        match self.check.look(user, headers, body) {
+        match self.check.look(user, headers, body, self.track.as_ref()) {
             Ok(()) => Judged::Right,
             Err(why) => Judged::Wrong(why),
         }
@@ -385,7 +409,13 @@ impl Checker {
         }
     }
 
-    fn look(&self, user: &mut User, headers: &[Option<String>], body: &[u8]) -> Result<(), String> {
+    fn look(
+        &self,
+        user: &mut User,
+        headers: &[Option<String>],
+        body: &[u8],
+        track: Option<&Tracked>,
+    ) -> Result<(), String> {
         let mut found =
             if self.probe.is_empty() { Vec::new() } else { self.probe.look(body).map_err(|_| "check: not JSON")? };
         for Expected { pointer, slot, what } in &self.expected {
@@ -396,6 +426,9 @@ impl Checker {
             if let Some(reason) = reason {
                 return Err(format!("check {pointer}: {reason}"));
             }
+        }
+        if let Some(track) = track {
+            track.keep(&found, user);
         }
         for Extracted { name, from, into } in &self.extracts {
             let value = match from {
@@ -409,7 +442,7 @@ impl Checker {
 }
 
 impl Template {
-    fn parse(text: &str, names: &Names) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, names: &Names) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
@@ -446,6 +479,11 @@ impl Template {
         self.0.iter().all(|part| matches!(part, Part::Text(_)))
     }
 
+    /// Whether it gives the same text whenever it is asked for within one request.
+    pub(super) fn is_same_again(&self) -> bool {
+        self.0.iter().all(|part| matches!(part, Part::Text(_) | Part::User | Part::Run | Part::N | Part::Op))
+    }
+
     fn needs(&self) -> impl Iterator<Item = Need> {
         self.0.iter().filter_map(|part| match part {
             Part::Value(slot) => Some(Need::Value(*slot)),
@@ -454,7 +492,7 @@ impl Template {
         })
     }
 
-    fn render(&self, user: &mut User, run: &str, out: &mut Vec<u8>) {
+    pub(super) fn render(&self, user: &mut User, run: &str, out: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
         for part in &self.0 {
             match part {
@@ -462,21 +500,32 @@ impl Template {
                 Part::User => out.extend_from_slice(digits.format(user.number).as_bytes()),
                 Part::Run => out.extend_from_slice(run.as_bytes()),
                 Part::N => out.extend_from_slice(digits.format(user.n).as_bytes()),
+                Part::Op => out.extend_from_slice(user.op().as_bytes()),
                 Part::Uuid => out.extend_from_slice(uuid(user.rng.random()).as_bytes()),
                 Part::Random(low, high) => {
                     let value = user.rng.random_range(*low..=*high);
                     out.extend_from_slice(digits.format(value).as_bytes());
                 }
                 Part::Value(slot) => {
-                    out.extend_from_slice(user.values[*slot].as_deref().unwrap_or_default().as_bytes())
+                    out.extend_from_slice(user.values[*slot].as_deref().unwrap_or_default().as_bytes());
+                    if user.noted == Some(Need::Value(*slot)) {
+                        user.arg.clone_from(&user.values[*slot]);
+                    }
                 }
                 Part::Pick(list) if !user.lists[*list].is_empty() => {
                     let at = user.rng.random_range(0..user.lists[*list].len());
                     out.extend_from_slice(user.lists[*list][at].as_bytes());
+                    if user.noted == Some(Need::List(*list)) {
+                        user.arg = Some(user.lists[*list][at].clone());
+                    }
                 }
                 Part::Take(list) if !user.lists[*list].is_empty() => {
                     let at = user.rng.random_range(0..user.lists[*list].len());
-                    out.extend_from_slice(user.lists[*list].swap_remove(at).as_bytes());
+                    let taken = user.lists[*list].swap_remove(at);
+                    out.extend_from_slice(taken.as_bytes());
+                    if user.noted == Some(Need::List(*list)) {
+                        user.arg = Some(taken);
+                    }
                 }
                 // Emptied by another placeholder of the same request.
                 Part::Pick(_) | Part::Take(_) => {}
@@ -504,9 +553,10 @@ impl Part {
                 "user" => Ok(Self::User),
                 "run" => Ok(Self::Run),
                 "n" => Ok(Self::N),
+                "op" => Ok(Self::Op),
                 "uuid" => Ok(Self::Uuid),
                 name => names.values.get(name).map(|slot| Self::Value(*slot)).ok_or_else(|| {
-                    format!("{name:?} is neither user, run, n or uuid nor extracted by any step of the scenario")
+                    format!("{name:?} is neither user, run, n, op or uuid nor extracted by any step of the scenario")
                 }),
             },
         }
@@ -522,9 +572,9 @@ fn uuid(bits: u128) -> String {
 
 /// Extracted names and where a user keeps them.
 #[derive(Debug, Default)]
-struct Names {
-    values: BTreeMap<String, usize>,
-    lists: BTreeMap<String, usize>,
+pub(super) struct Names {
+    pub(super) values: BTreeMap<String, usize>,
+    pub(super) lists: BTreeMap<String, usize>,
 }
 
 impl Names {
@@ -572,8 +622,14 @@ impl Build<'_> {
             false => None,
         };
         let mut headers = Vec::new();
-        let check = Checker::new(step, &self.names, &mut headers)?;
-        let needs = head.needs().chain(body.iter().flat_map(Template::needs)).collect();
+        let mut check = Checker::new(step, &self.names, &mut headers)?;
+        let needs: Vec<Need> = head.needs().chain(body.iter().flat_map(Template::needs)).collect();
+        // Refused when it is wrong, even where nobody asked for a history.
+        let mut unasked = Probe::default();
+        let probe = if self.options.history { &mut check.probe } else { &mut unasked };
+        let track =
+            step.track.as_ref().map(|track| Tracked::new(track, &self.names, |need| needs.contains(&need), probe));
+        let track = track.transpose()?.filter(|_| self.options.history);
         let mut action = Action {
             kind: if measured { self.kind(name) } else { 0 },
             name: name.to_owned(),
@@ -590,6 +646,7 @@ impl Build<'_> {
             body,
             needs,
             check,
+            track,
         };
         action.fixed = self.fixed(&action);
         Ok(action)
@@ -750,6 +807,9 @@ mod tests {
             n: 3,
             values: vec![Some("T".into())],
             lists: vec![vec!["only".into()]],
+            noted: None,
+            arg: None,
+            got: BTreeMap::new(),
         };
         let mut render = |text: &str| {
             let mut out = Vec::new();
@@ -760,6 +820,7 @@ mod tests {
             ("", ""),
             ("plain", "plain"),
             ("{{user}}/{{ run }}/{{n}}", "7/run1/3"),
+            ("{{op}}", "7-3"),
             ("{{token}}{{token}}", "TT"),
             ("{{random:5-5}}", "5"),
             ("{{pick:ids}}", "only"),
@@ -777,7 +838,7 @@ mod tests {
             "steps": [{ "path": "/", "extract": { "ids": { "json": "/id", "collect": true } } }],
         }))
         .unwrap();
-        let options = Options { run: "r", seed: 1, keep_alive: true };
+        let options = Options { run: "r", seed: 1, keep_alive: true, history: false };
         let compiled = Compiled::new(&scenario, Origin::plain(&["h:1".to_owned()]), &options).unwrap();
         let mut user = compiled.user(0);
         for id in 0..3 * LONGEST_LIST {

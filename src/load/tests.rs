@@ -498,7 +498,7 @@ fn ten_thousand_idle_users_are_small() {
     let compiled = scenario::Compiled::new(
         &one_get(),
         scenario::Origin::plain(&["127.0.0.1:1".to_owned()]),
-        &scenario::Options { run: "r", seed: 1, keep_alive: true },
+        &scenario::Options { run: "r", seed: 1, keep_alive: true, history: false },
     )
     .unwrap();
     let user = compiled.user(0);

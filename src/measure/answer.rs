@@ -4,10 +4,10 @@
 
 use crate::experiment::Experiment;
 use crate::measure::crossover::{about, figure};
-use crate::measure::keeps_up;
 use crate::measure::study::{falls_behind, mean};
 use crate::measure::words::{self, Subject, capital};
 use crate::measure::{CellSummary, Crossover, Curve, Fitted, SearchSummary, StudySummary};
+use crate::measure::{keeps_up, recovered_words};
 use crate::verdict::three;
 
 /// A sentence or two that a stranger understands.
@@ -16,6 +16,9 @@ pub fn answer(study: &StudySummary, experiment: &Experiment) -> String {
     let x = study.x.as_deref().unwrap_or("");
     let valid = |curve: &&Curve| curve.cells.iter().any(|cell| cell.valid > 0);
     let measured: Vec<&Curve> = study.curves.iter().filter(valid).collect();
+    if let Some(text) = recovered_words::answer(study, experiment) {
+        return invalid(study).map_or(format!("{text}."), |note| format!("{text}. {note}."));
+    }
     let text = match (&study.search, measured.as_slice()) {
         (_, []) => "Nothing can be concluded: no trial is valid".to_owned(),
         (_, several) if study.is_stream() => keeps_up::answer(study, several, experiment),

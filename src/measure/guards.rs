@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::experiment::LoadPlan;
 use crate::load::driver::NOT_SENT;
+use crate::measure::recovery::{self, RecoverySummary, Seconds};
 use crate::measure::trial::{gauge, rates_in_window};
 use crate::measure::{
     Guard, Participant, StreamState, StreamSummary, TrialRecord, TrialSummary, stats, steady, stream,
@@ -50,6 +51,10 @@ fn families(key: &str) -> &'static [&'static str] {
         "scheduling_delay_avg_ms" | "total_delay_avg_ms" => &["delay", "latency"],
         _ if key.starts_with("record_latency") => &["delay", "latency", "records"],
         "input_rate_per_s" => &["delay"],
+        "availability_percent" | "availability_repeatable_percent" => &["availability"],
+        // From the instants of the fault alone.
+        "time_to_effect_s" | "amplification" | "lost" => &[],
+        _ if recovery::KEYS.contains(&key) => &["recovery"],
         _ if stream::is_key(key) => &["delay"],
         "total_cpu_units" => &["cpu"],
         "total_mem_gb" => &["memory"],
@@ -70,11 +75,58 @@ pub fn touches(guard: &Guard, key: &str) -> bool {
     guard.touches.iter().any(|touched| families(key).contains(&touched.as_str()) || own(touched))
 }
 
+/// What is judged by the seconds that no fault touches. What a fault did is no flaw of the measurement: recovery and
+/// availability tell it, and a trial that was to be disturbed is not called unsteady, saturated or full of refusals for
+/// that. Seconds from one before the command until users were served as before and the target was ready are left out; of
+/// an injection without a baseline, or that was not recovered from, all that follow.
+pub(crate) struct Calm {
+    /// Whether a second counts.
+    seconds: Option<Vec<u32>>,
+    offered: u64,
+    refused: u64,
+    unsent: u64,
+    /// What did not fail.
+    answered: u64,
+}
+
+impl Calm {
+    /// All measured seconds of a trial without faults.
+    pub fn whole(summary: &TrialSummary) -> Self {
+        let unsent = summary.kinds.iter().filter_map(|kind| kind.errors.get(NOT_SENT)).sum();
+        Self {
+            seconds: None,
+            offered: summary.total_requests,
+            refused: summary.failed.saturating_sub(unsent),
+            unsent,
+            answered: summary.latency_count,
+        }
+    }
+
+    /// Those of a trial with faults.
+    pub fn of(record: &TrialRecord, recovery: &RecoverySummary, seconds: &Seconds) -> Self {
+        let calm = recovery::calm(recovery, record.window.clone());
+        let mut sum = recovery::Tally::default();
+        calm.iter().for_each(|second| sum.add(&seconds.all(*second..second + 1)));
+        Self {
+            seconds: Some(calm),
+            offered: sum.offered,
+            refused: sum.refused,
+            unsent: sum.unsent,
+            answered: sum.answered(),
+        }
+    }
+
+    fn holds(&self, second: u32) -> bool {
+        self.seconds.as_ref().is_none_or(|calm| calm.binary_search(&second).is_ok())
+    }
+}
+
 /// The guards of one trial: `generator-limited`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
-/// `replicas-unsampled`, `too-few-ops`. Of a stream: `generator-limited`, `source-blocked`, `receiver-held`, `backlog`,
-/// `records-not-followed`, `batches-failed`, `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`.
-pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
-    let mut guards = Vec::new();
+/// `replicas-unsampled`, `too-few-ops`; with faults also `baseline-unstable`, `fault-skipped`. Of a stream:
+/// `generator-limited`, `source-blocked`, `receiver-held`, `backlog`, `records-not-followed`, `batches-failed`,
+/// `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`, and those of faults.
+pub(crate) fn of_trial(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Vec<Guard> {
+    let mut guards = of_faults(summary);
     if let Some(stream) = &summary.stream {
         guards.extend(source(record, summary));
         if guards.iter().all(|guard| guard.id != "source-blocked") {
@@ -82,16 +134,16 @@ pub fn of_trial(record: &TrialRecord, summary: &TrialSummary) -> Vec<Guard> {
         }
         guards.extend(backlog(stream, summary));
         guards.extend(records_not_followed(record, stream, summary));
-        guards.extend(batches_failed(stream, summary).or_else(|| refusals_hide_latency(summary)));
+        guards.extend(batches_failed(stream, summary).or_else(|| refusals_hide_latency(summary, calm)));
         guards.extend(replicas_unsampled(record, summary));
         guards.extend(too_few_batches(summary));
         return guards;
     }
     guards.extend(generator_limited(record, summary));
-    guards.extend(not_sent(summary));
-    guards.extend(saturated(record, summary));
-    guards.extend(refusals_hide_latency(summary));
-    guards.extend(not_steady(record, summary));
+    guards.extend(not_sent(summary, calm));
+    guards.extend(saturated(record, summary, calm));
+    guards.extend(refusals_hide_latency(summary, calm));
+    guards.extend(not_steady(record, summary, calm));
     guards.extend(replicas_unsampled(record, summary));
     guards.extend(too_few_ops(summary));
     guards
@@ -167,15 +219,34 @@ fn mean_busy(record: &TrialRecord, who: &Participant) -> Option<f64> {
     stats::mean(&samples.into_iter().map(|(_, share)| share).collect::<Vec<_>>())
 }
 
-/// Operations of the window that were due and never sent.
-fn unsent(summary: &TrialSummary) -> u64 {
-    summary.kinds.iter().filter_map(|kind| kind.errors.get(NOT_SENT)).sum()
+/// Faults of which nothing can be said: an objective on recovery is then unknown. One that could not be injected leaves
+/// nothing to recover from, and an availability without it is not the one that was asked for.
+fn of_faults(summary: &TrialSummary) -> Vec<Guard> {
+    let Some(recovery) = &summary.recovery else { return Vec::new() };
+    let total = recovery.injections.len();
+    let of = |wanted: &str| {
+        let whys: Vec<&str> =
+            recovery.injections.iter().filter_map(|r| r.unknown.as_deref()?.strip_prefix(wanted)).collect();
+        let count = whys.len();
+        let which = if total > 1 { format!(" ({count} of {total} injections)") } else { String::new() };
+        whys.first().map(|why| format!("{why}{which}"))
+    };
+    let unstable = of("baseline: ").map(|what| {
+        let advice = "warm up longer, leave 20 s before a fault and more between faults, or offer more: what users felt \
+                      is measured against what was usual";
+        guard("baseline-unstable", &["recovery"], &summary.name, format!("baseline: {what}"), advice)
+    });
+    let skipped = of("skipped: ").map(|what| {
+        let advice = "`scalelab doctor` lists the faults that this machine can do";
+        guard("fault-skipped", &["recovery", "availability"], &summary.name, what, advice)
+    });
+    unstable.into_iter().chain(skipped).collect()
 }
 
 /// They waited longest of all and have no latency, so that what the others waited flatters.
-fn not_sent(summary: &TrialSummary) -> Option<Guard> {
-    let unsent = unsent(summary);
-    let what = format!("{unsent} of {} requests that were due were never sent", summary.total_requests);
+fn not_sent(summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
+    let unsent = calm.unsent;
+    let what = format!("{unsent} of {} requests that were due were never sent", calm.offered);
     let advice = "offer less, or give the generator more connections: \
                   the latency shown is of those that were sent";
     (unsent > 0).then(|| guard("not-sent", &["latency"], &summary.name, what, advice))
@@ -183,10 +254,10 @@ fn not_sent(summary: &TrialSummary) -> Option<Guard> {
 
 /// Operations count in the second they were intended for. While a backlog grows, those that the system answers in a
 /// window were partly intended before it, and its rate in the window is understated.
-fn saturated(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
+fn saturated(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
     let LoadPlan::Open { .. } = record.load else { return None };
-    let offered = summary.total_requests as f64;
-    let share = (offered - unsent(summary) as f64) / offered;
+    let offered = calm.offered as f64;
+    let share = (offered - calm.unsent as f64) / offered;
     let what = format!("{} % of the offered operations were sent", three(100.0 * share));
     let advice = "offer less than the system can do, or search for its capacity with a closed loop";
     (share < KEEPS_UP).then(|| guard("saturated", &["throughput", "goodput", "capacity"], &summary.name, what, advice))
@@ -194,19 +265,19 @@ fn saturated(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
 
 /// A percentile is of the operations that did not fail. When more failed than lie above it, nobody knows the
 /// percentile of all: the time to a refusal is not the time to an answer.
-fn refusals_hide_latency(summary: &TrialSummary) -> Option<Guard> {
-    if summary.latency_count == 0 {
+fn refusals_hide_latency(summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
+    if calm.answered == 0 {
         return None;
     }
     // What was never sent has its own guard.
-    let refused = summary.failed.saturating_sub(unsent(summary));
-    let hidden = |needed: u64| 10 * summary.total_requests < refused * needed;
+    let refused = calm.refused;
+    let hidden = |needed: u64| 10 * calm.offered < refused * needed;
     let touched: Vec<String> =
         PERCENTILES.iter().filter(|(_, needed)| hidden(*needed)).map(|(name, _)| format!("latency_{name}")).collect();
     if touched.is_empty() {
         return None;
     }
-    let share = 100.0 * refused as f64 / summary.total_requests as f64;
+    let share = 100.0 * refused as f64 / calm.offered as f64;
     let what = format!("{} % of the operations were refused or broke", three(share));
     let advice = "look at the errors first: a latency without the refused operations is not that of all";
     let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
@@ -215,8 +286,8 @@ fn refusals_hide_latency(summary: &TrialSummary) -> Option<Guard> {
 
 /// In a closed loop the rate tells whether the system is level. In an open loop the schedule sets the rate, and a system
 /// that falls behind shows in its latency.
-fn not_steady(record: &TrialRecord, summary: &TrialSummary) -> Option<Guard> {
-    let measured = || summary.seconds.iter().filter(|second| second.measured);
+fn not_steady(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
+    let measured = || summary.seconds.iter().filter(|second| second.measured && calm.holds(second.second));
     let why = match record.load {
         LoadPlan::Closed { .. } => steady::unsteady(&measured().map(|s| s.answered as f64).collect::<Vec<_>>()),
         LoadPlan::Open { .. } => steady::falls_behind(&measured().filter_map(|s| s.latency.avg).collect::<Vec<_>>()),

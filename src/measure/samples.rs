@@ -256,7 +256,7 @@ impl MadeStream {
         summary.stream = Some(stream);
         summary.levels = levels.iter().map(|(name, level)| ((*name).to_owned(), Level::Int(*level))).collect();
         (summary.index, summary.name) = (index, format!("{index:03}"));
-        summary.guards = guards::of_trial(&self.record_of(Vec::new()), &summary);
+        summary.guards = guards::of_trial(&self.record_of(Vec::new()), &summary, &guards::Calm::whole(&summary));
         summary
     }
 }

@@ -10,7 +10,7 @@ use crate::load::Scenario;
 use crate::measure::guards::PERCENTILES;
 use crate::measure::{
     CellStream, CellSummary, Crossover, Curve, Estimate, Fitted, Guard, Spread, StudySummary, TrialSummary, answer,
-    crossover, guards, knee, search, stats, stream, usl, words,
+    crossover, guards, knee, recovery, search, stats, stream, usl, words,
 };
 
 /// What the trials of an experiment say together.
@@ -204,7 +204,11 @@ pub fn cell(trials: &[&TrialSummary], x: f64, at: &str) -> CellSummary {
     let levels = trials.first().map(|trial| trial.levels.clone()).unwrap_or_default();
     let guards = merged_guards(&valid, at);
     let stream = CellStream::of(valid.iter().filter_map(|trial| trial.stream.as_ref()));
-    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards, stream }
+    let recovery = recovery::summarize_cell(&valid).map(|(of_faults, recovery)| {
+        metrics.extend(of_faults);
+        recovery
+    });
+    CellSummary { x, levels, valid: valid.len(), invalid: invalid.len(), metrics, guards, stream, recovery }
 }
 
 fn null_reason<'a>(trial: &'a TrialSummary, key: &str) -> Option<&'a String> {

@@ -11,7 +11,7 @@ use kit::op::Latencies;
 use crate::experiment::LoadPlan;
 use crate::measure::{
     KindSummary, Participant, ReplicaUse, Sample, SecondSummary, Spread, StreamSummary, TrialRecord, TrialSummary,
-    guards, stream,
+    guards, recovery, stream,
 };
 
 /// A trial in numbers. Rates are over the length that was measured; percentiles come from merged histograms.
@@ -24,7 +24,7 @@ use crate::measure::{
 /// ended well, offered of all that were due. The latency of records stands apart, in `stream`.
 pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
     let is_stream = !record.journal.is_empty();
-    let Read { by_kind, seconds } = read(record);
+    let Read { by_kind, seconds, by_second } = read(record);
     let ops = merge(by_kind.iter().filter(|(kind, _)| is_headline(kind, record)).map(|(_, ops)| ops));
     let stream = is_stream.then(|| {
         let stream = stream::summarize(&record.journal, record.window.clone());
@@ -92,10 +92,14 @@ pub fn summarize_trial(record: &TrialRecord) -> TrialSummary {
         guards: Vec::new(),
         null_reasons: nulls.0,
         stream,
-        recovery: None,
+        recovery: by_second.as_ref().map(|seconds| recovery::analyse(record, seconds)),
         lost: record.lost.clone(),
     };
-    summary.guards = guards::of_trial(record, &summary);
+    let calm = match (&summary.recovery, &by_second) {
+        (Some(recovery), Some(seconds)) => guards::Calm::of(record, recovery, seconds),
+        _ => guards::Calm::whole(&summary),
+    };
+    summary.guards = guards::of_trial(record, &summary, &calm);
     summary
 }
 
@@ -277,6 +281,8 @@ struct Read {
     by_kind: BTreeMap<String, OpsRecord>,
     /// All of them.
     seconds: Vec<SecondSummary>,
+    /// All of them by kind too, where faults ask for it.
+    by_second: Option<recovery::Seconds>,
 }
 
 /// Reads all operations once, because decoding them is most of the work.
@@ -286,6 +292,7 @@ struct Read {
 fn read(record: &TrialRecord) -> Read {
     let mut by_kind: BTreeMap<String, OpsRecord> = BTreeMap::new();
     let mut rows: BTreeMap<u32, SecondSummary> = BTreeMap::new();
+    let mut by_second = (!record.faults.is_empty()).then(recovery::Seconds::default);
     let mut under_way = OpsRecord::default();
     // Of the others only the total is shown; adding up the rest would take most of the time.
     for op in record.ops.with_phases_of(|kind| is_headline(kind, record)) {
@@ -296,20 +303,29 @@ fn read(record: &TrialRecord) -> Read {
         if !is_headline {
             continue;
         }
+        if let Some(by_second) = &mut by_second {
+            by_second.add_kind(&op);
+        }
         // In the order of seconds: one is decoded at a time.
         if op.second != under_way.second {
             rows.insert(under_way.second, second_of(&under_way, record));
+            if let Some(by_second) = &mut by_second {
+                by_second.add_all(&under_way);
+            }
             under_way = OpsRecord { second: op.second, ..OpsRecord::default() };
         }
         if under_way.count() == 0 { under_way = op } else { under_way.merge(&op) }
     }
     rows.insert(under_way.second, second_of(&under_way, record));
+    if let Some(by_second) = &mut by_second {
+        by_second.add_all(&under_way);
+    }
     rows.retain(|_, row| row.offered > 0);
     let first = rows.keys().next().copied().unwrap_or(record.window.start).min(record.window.start);
     let last = rows.keys().next_back().map_or(record.window.end, |last| last + 1).max(record.window.end);
     let nothing = |second: u32| second_of(&OpsRecord { second, ..OpsRecord::default() }, record);
     let seconds = (first..last).map(|second| rows.remove(&second).unwrap_or_else(|| nothing(second))).collect();
-    Read { by_kind, seconds }
+    Read { by_kind, seconds, by_second }
 }
 
 fn kind((kind, ops): (String, OpsRecord)) -> KindSummary {
@@ -326,9 +342,14 @@ fn kind((kind, ops): (String, OpsRecord)) -> KindSummary {
 }
 
 fn second_of(ops: &OpsRecord, record: &TrialRecord) -> SecondSummary {
+    summarize_second(ops, &record.window)
+}
+
+/// One second, alone.
+pub fn summarize_second(ops: &OpsRecord, window: &Range<u32>) -> SecondSummary {
     SecondSummary {
         second: ops.second,
-        measured: record.window.contains(&ops.second),
+        measured: window.contains(&ops.second),
         offered: ops.count(),
         answered: answered(ops),
         ok: ops.ok,

@@ -121,6 +121,8 @@ fn meaning(guard: &str) -> &str {
         "records-not-followed" => "not all records were followed",
         "backlog" => "the stream fell behind",
         "batches-failed" => "batches failed",
+        "baseline-unstable" => "what was usual before the fault is not known",
+        "fault-skipped" => "a fault could not be injected",
         _ => "it is doubtful",
     }
 }

@@ -1,21 +1,30 @@
-//! A figure → shapes on a page of 1600 × 1000: where everything stands, and nothing about how it is painted.
+//! A figure → shapes on a page of 1600 × 1000, higher for stacked panels: where everything stands, and nothing about how it is painted.
 //!
 //! The one rule: a label never covers data. Names stand at the ends of their curves or above the panels, notes below,
 //! and what does not fit is left out whole.
 
 use crate::report::figure::{Along, Axis, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
-use crate::report::number;
+use crate::report::flags::Flag;
+use crate::report::{flags, number};
 
 /// The page.
 pub const WIDTH: f64 = 1600.0;
-/// The page.
-pub const HEIGHT: f64 = 1000.0;
+/// The page, of panels that are not stacked.
+const HEIGHT: f64 = 1000.0;
+
+/// How high the page of a figure is.
+pub fn height(figure: &Figure) -> f64 {
+    let further = figure.panels.len().saturating_sub(1) as f64;
+    if figure.stacked { HEIGHT + 140.0 * further } else { HEIGHT }
+}
 
 const MARGIN: f64 = 48.0;
 const TITLE: f64 = 42.0;
 const BODY: f64 = 26.0;
 const SMALL: f64 = 22.0;
 const MARKER: f64 = 9.0;
+/// From one row of flags to the next.
+const ROW: f64 = 28.0;
 
 /// What a shape is painted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +39,8 @@ pub enum Ink {
     Paper,
     /// A curve of the palette.
     Curve(usize),
+    /// The same, pale.
+    Pale(usize),
 }
 
 /// Which point of a text its position is.
@@ -95,13 +106,19 @@ pub type Measure<'a> = &'a dyn Fn(f64, bool, &str) -> f64;
 
 /// Everything to paint, from back to front.
 pub fn shapes(figure: &Figure, measure: Measure) -> Vec<Shape> {
-    let mut page = Page { shapes: Vec::new(), measure };
+    let mut page = Page { shapes: Vec::new(), measure, height: height(figure) };
     let top = page.heading(figure);
     let bottom = page.notes(&figure.notes);
     // Markers that are no curve have no end at which a name could stand.
     let dots = figure.legend().iter().any(|curve| curve.style == Style::Dots);
     let direct = figure.panels.len() == 1 && figure.legend().len() <= 8 && !dots;
-    let top = if direct { top } else { page.legend(&figure.legend(), top) };
+    // An axis that names what stands on it needs no legend.
+    let named = figure.panels.iter().all(|panel| !panel.x.names.is_empty());
+    let top = if direct || named { top } else { page.legend(&figure.legend(), top) };
+    if figure.stacked {
+        page.stack(&figure.panels, top, bottom);
+        return page.shapes;
+    }
     let gap = 40.0;
     let columns = figure.columns();
     let rows = figure.panels.len().div_ceil(columns).max(1);
@@ -112,9 +129,33 @@ pub fn shapes(figure: &Figure, measure: Measure) -> Vec<Shape> {
     for (place, panel) in figure.panels.iter().enumerate() {
         let left = MARGIN + (place % columns) as f64 * (width + gap);
         let top = top + (place / columns) as f64 * (height + between);
-        page.panel(panel, Rect { left, top, right: left + width, bottom: top + height }, direct);
+        let place = Place { names: direct, ..Place::alone(&page, panel) };
+        page.panel(panel, Rect { left, top, right: left + width, bottom: top + height }, &place);
     }
     page.shapes
+}
+
+/// What a panel shares with those around it.
+struct Place {
+    /// The range of x.
+    x: (f64, f64),
+    /// Room for the labels of the y axis.
+    labels: f64,
+    /// Whether names stand at the ends of curves.
+    names: bool,
+    /// Whether its x axis is labelled.
+    is_last: bool,
+}
+
+impl Place {
+    fn alone(page: &Page, panel: &Panel) -> Self {
+        Self { x: x_range(panel), labels: page.label_width(panel), names: false, is_last: true }
+    }
+
+    /// Room below the plot.
+    fn below(&self) -> f64 {
+        if self.is_last { 84.0 } else { 24.0 }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -128,6 +169,7 @@ struct Rect {
 struct Page<'a> {
     shapes: Vec<Shape>,
     measure: Measure<'a>,
+    height: f64,
 }
 
 impl Page<'_> {
@@ -168,7 +210,7 @@ impl Page<'_> {
             lines.truncate(MOST - 1);
             lines.push("… more in the report".to_owned());
         }
-        let top = HEIGHT - 28.0 - 30.0 * lines.len() as f64;
+        let top = self.height - 28.0 - 30.0 * lines.len() as f64;
         for (place, line) in lines.iter().enumerate() {
             self.text((MARGIN, top + 30.0 * place as f64 + 15.0), line, SMALL, Anchor::Start, Ink::Muted);
         }
@@ -183,10 +225,10 @@ impl Page<'_> {
             if x + width > WIDTH - MARGIN {
                 (x, y) = (MARGIN, y + 38.0);
             }
-            if *style != Style::Dots {
-                self.path(&[(x, y), (x + 40.0, y)], Ink::Curve(*color), 3);
+            if let Some((ink, width)) = stroke(*style, *color) {
+                self.path(&[(x, y), (x + 40.0, y)], ink, width);
             }
-            if *style != Style::Plain {
+            if style.has_markers() {
                 let hollow = *style == Style::Dots && points.iter().all(|point| point.hollow.is_some());
                 self.marker((x + 20.0, y), *color, hollow);
             }
@@ -196,35 +238,86 @@ impl Page<'_> {
         y + 34.0
     }
 
-    fn panel(&mut self, panel: &Panel, outer: Rect, direct: bool) {
+    /// Panels below each other: equally high where curves are, one x axis below the last.
+    fn stack(&mut self, panels: &[Panel], top: f64, bottom: f64) {
+        let x = panels.iter().map(x_range).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0.0, 1.0));
+        let labels = panels.iter().map(|panel| self.label_width(panel)).fold(0.0, f64::max);
+        let places: Vec<Place> =
+            (1..=panels.len()).map(|place| Place { x, labels, names: false, is_last: place == panels.len() }).collect();
+        let beside = |page: &Self, panel: &Panel, place: &Place| {
+            page.flags(panel, place, MARGIN, WIDTH - MARGIN).0 + place.below()
+        };
+        let around: Vec<f64> = panels.iter().zip(&places).map(|(panel, place)| beside(self, panel, place)).collect();
+        let inner = (bottom - top - around.iter().sum::<f64>()) / panels.len().max(1) as f64;
+        let mut top = top;
+        for ((panel, place), around) in panels.iter().zip(&places).zip(around) {
+            let bottom = top + inner + around;
+            self.panel(panel, Rect { left: MARGIN, top, right: WIDTH - MARGIN, bottom }, place);
+            top = bottom;
+        }
+    }
+
+    fn y_labels(panel: &Panel) -> Vec<String> {
+        ticks(&panel.y, y_range(panel)).iter().map(|tick| number::digits(*tick)).collect()
+    }
+
+    fn label_width(&self, panel: &Panel) -> f64 {
+        Self::y_labels(panel).iter().map(|label| (self.measure)(SMALL, false, label)).fold(0.0, f64::max)
+    }
+
+    /// What stands above a panel: how high that is with its title, and each flag with its row.
+    fn flags<'p>(&self, panel: &'p Panel, place: &Place, left: f64, right: f64) -> (f64, Vec<(Flag<'p>, usize)>) {
+        let names = if place.names { self.name_width(panel) } else { 16.0 };
+        let (from, to) = (left + place.labels + 18.0, right - names);
+        let x = Map::new(panel.x.scale, place.x, from + 24.0, to - 24.0);
+        let width = |text: &str| (self.measure)(SMALL, false, text);
+        let flags = flags::placed(panel, &|at| x.within(at), &width, to);
+        let rows = flags.iter().map(|(_, row)| row + 1).max().unwrap_or(1);
+        (48.0 + ROW * (rows as f64 - 1.0), flags)
+    }
+
+    fn panel(&mut self, panel: &Panel, outer: Rect, place: &Place) {
         let y_ticks = ticks(&panel.y, y_range(panel));
-        let y_labels: Vec<String> = y_ticks.iter().map(|tick| number::digits(*tick)).collect();
-        let label_width = y_labels.iter().map(|label| (self.measure)(SMALL, false, label)).fold(0.0, f64::max);
-        let names = if direct { self.name_width(panel) } else { 16.0 };
+        let names = if place.names { self.name_width(panel) } else { 16.0 };
+        let (above, flags) = self.flags(panel, place, outer.left, outer.right);
         let plot = Rect {
-            left: outer.left + label_width + 18.0,
-            top: outer.top + 48.0,
+            left: outer.left + place.labels + 18.0,
+            top: outer.top + above,
             right: outer.right - names,
-            bottom: outer.bottom - 84.0,
+            bottom: outer.bottom - place.below(),
         };
         self.text((outer.left, outer.top + 12.0), &panel.y.title(), BODY, Anchor::Start, Ink::Ink);
         let frame = Frame {
             plot,
-            x: Map::new(panel.x.scale, x_range(panel), plot.left + 24.0, plot.right - 24.0),
+            x: Map::new(panel.x.scale, place.x, plot.left + 24.0, plot.right - 24.0),
             y: Map::new(panel.y.scale, ends(&y_ticks), plot.bottom, plot.top),
         };
         self.bands(panel, &frame);
-        self.y_axis(&frame, &y_ticks, &y_labels);
-        self.x_axis(&panel.x, &frame, &ticks(&panel.x, x_range(panel)));
+        self.y_axis(&frame, &y_ticks, &Self::y_labels(panel));
+        self.x_axis(&panel.x, &frame, &ticks(&panel.x, place.x), place.is_last);
+        self.raise(&flags, &frame);
         panel.lines.iter().for_each(|line| self.line(line, &frame, panel));
         for (place, curve) in panel.curves.iter().enumerate() {
-            self.curve(curve, &frame.beside(place, panel.curves.len(), curve.style));
+            self.curve(curve, &frame.beside(place, panel.curves.len(), curve.style), &panel.y.unit);
         }
-        if direct {
+        if place.names {
             self.names(panel, &frame);
         }
         if let Some(words) = &panel.words {
             self.words(words, &frame);
+        }
+    }
+
+    /// Flags above the plot, each on its stem.
+    fn raise(&mut self, flags: &[(Flag, usize)], frame: &Frame) {
+        for (flag, row) in flags {
+            let (x, y) = (frame.x.within(flag.at), frame.plot.top - 14.0 - ROW * *row as f64);
+            let ink = flag.color.map_or(Ink::Ink, Ink::Curve);
+            if flag.has_stem {
+                self.path(&[(x, y - 8.0), (x, frame.plot.top)], ink, 2);
+            }
+            let (at, anchor) = if flag.is_left { (x - 7.0, Anchor::End) } else { (x + 7.0, Anchor::Start) };
+            self.text((at, y), flag.text, SMALL, anchor, ink);
         }
     }
 
@@ -247,29 +340,38 @@ impl Page<'_> {
         self.path(&[(plot.left, plot.bottom), (plot.right, plot.bottom)], Ink::Ink, 2);
     }
 
-    fn x_axis(&mut self, axis: &Axis, frame: &Frame, ticks: &[f64]) {
+    fn x_axis(&mut self, axis: &Axis, frame: &Frame, ticks: &[f64], is_labelled: bool) {
         let plot = frame.plot;
         let mut free_from = f64::NEG_INFINITY;
         // Ticks at round numbers enclose the range; this axis ends with its data.
         let inside = |tick: f64| (plot.left..=plot.right).contains(&frame.x.at(tick));
-        for tick in ticks.iter().filter(|tick| inside(**tick)) {
+        for (place, tick) in ticks.iter().enumerate().filter(|(_, tick)| inside(**tick)) {
             let x = frame.x.at(*tick);
             self.path(&[(x, plot.bottom), (x, plot.bottom + 8.0)], Ink::Ink, 2);
-            let label = number::digits(*tick);
+            if !is_labelled {
+                continue;
+            }
+            let label = axis.names.get(place).cloned().unwrap_or_else(|| number::digits(*tick));
             let half = (self.measure)(SMALL, false, &label) / 2.0;
             if x - half > free_from {
                 self.text((x, plot.bottom + 26.0), &label, SMALL, Anchor::Middle, Ink::Muted);
                 free_from = x + half + 14.0;
             }
         }
-        let middle = ((plot.left + plot.right) / 2.0, plot.bottom + 62.0);
-        self.text(middle, &axis.title(), BODY, Anchor::Middle, Ink::Ink);
+        if is_labelled {
+            let middle = ((plot.left + plot.right) / 2.0, plot.bottom + 62.0);
+            self.text(middle, &axis.title(), BODY, Anchor::Middle, Ink::Ink);
+        }
     }
 
     fn bands(&mut self, panel: &Panel, frame: &Frame) {
         let plot = frame.plot;
         for band in &panel.bands {
             let (left, right) = (frame.x.within(band.from), frame.x.within(band.to));
+            if let Some(color) = band.color {
+                self.area(left, plot.top, right, plot.bottom, Ink::Curve(color), 0.13);
+                continue;
+            }
             self.area(left, plot.top, right, plot.bottom, Ink::Muted, 0.10);
             let width = (self.measure)(SMALL, false, &band.label);
             let rows = [plot.top + 16.0, plot.bottom - 16.0];
@@ -302,6 +404,9 @@ impl Page<'_> {
             Along::X => {
                 let x = frame.x.within(line.at);
                 self.dashed((x, plot.top), (x, plot.bottom), ink);
+                if line.label.is_empty() || flags::has(panel) {
+                    return;
+                }
                 let width = (self.measure)(SMALL, false, &line.label);
                 let (at, anchor) =
                     if x + width + 16.0 < plot.right { (x + 10.0, Anchor::Start) } else { (x - 10.0, Anchor::End) };
@@ -349,16 +454,17 @@ impl Page<'_> {
         }
     }
 
-    fn curve(&mut self, curve: &FigureCurve, frame: &Frame) {
+    fn curve(&mut self, curve: &FigureCurve, frame: &Frame, unit: &str) {
         let ink = Ink::Curve(curve.color);
         for stretch in curve.points.split(|point| point.y.is_none()) {
             let points: Vec<_> = stretch.iter().filter_map(|point| frame.point(point)).collect();
-            if points.len() > 1 && curve.style != Style::Dots {
-                self.path(&points, ink, 3);
+            let points = if curve.style.is_stepped() { stepped(&points) } else { points };
+            if let Some((ink, width)) = stroke(curve.style, curve.color).filter(|_| points.len() > 1) {
+                self.path(&points, ink, width);
             }
         }
         let alone = curve.points.iter().filter(|point| point.y.is_some()).count() == 1;
-        if curve.style == Style::Plain && !alone {
+        if !curve.style.has_markers() && !alone {
             return;
         }
         for point in &curve.points {
@@ -368,6 +474,9 @@ impl Page<'_> {
             let Some(at) = frame.point(point) else { continue };
             self.marker(at, curve.color, point.hollow.is_some());
             self.beside(point, at, ink);
+            if let (Style::Valued, Some(y)) = (curve.style, point.y) {
+                self.text((at.0 + 18.0, at.1), &number::with_unit(y, unit), SMALL, Anchor::Start, ink);
+            }
         }
     }
 
@@ -426,6 +535,12 @@ impl Page<'_> {
             })
             .collect();
         names.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut named: Vec<&str> = Vec::new();
+        names.retain(|(_, FigureCurve { label, style, .. })| {
+            let is_known = *style == Style::Thin && named.contains(&label.as_str());
+            named.push(label);
+            !is_known
+        });
         let heights: Vec<f64> = names.iter().map(|(y, _)| *y).collect();
         for (y, (_, curve)) in apart(&heights, 36.0, frame.plot.top, frame.plot.bottom).into_iter().zip(names) {
             let label = self.fit(&curve.label, BODY, 380.0);
@@ -463,13 +578,37 @@ impl Page<'_> {
     }
 }
 
+/// Each value as long as its share of the axis.
+fn stepped(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut out = Vec::with_capacity(2 * points.len());
+    for (place, (x, y)) in points.iter().copied().enumerate() {
+        let before = place.checked_sub(1).map(|place| (x - points[place].0) / 2.0);
+        let after = points.get(place + 1).map(|(next, _)| (next - x) / 2.0);
+        let (before, after) = (before.or(after).unwrap_or(0.0), after.or(before).unwrap_or(0.0));
+        out.extend([(x - before, y), (x + after, y)]);
+    }
+    out
+}
+
+/// The line of a curve: its colour and width; none where there are markers alone.
+fn stroke(style: Style, color: usize) -> Option<(Ink, u32)> {
+    match style {
+        Style::Dots | Style::Valued => None,
+        Style::Thin => Some((Ink::Pale(color), 2)),
+        Style::Broad => Some((Ink::Pale(color), 11)),
+        Style::Marked | Style::Plain | Style::Steps => Some((Ink::Curve(color), 3)),
+    }
+}
+
 /// Where the label of a horizontal line covers the least of the data: above the line or below it (where an axis ends
 /// there is no room), at its left end or at its right one.
 fn beside_line(y: f64, width: f64, plot: Rect, covered: impl Fn(f64, f64) -> usize) -> (f64, f64) {
     let (left, right) = (plot.left + 12.0, plot.right - 12.0 - width);
-    let above = (y - 34.0 >= plot.top).then_some(y - 16.0);
-    let below = (y + 34.0 <= plot.bottom || above.is_none()).then_some(y + 18.0);
-    let places = above.into_iter().chain(below).flat_map(|row| [(left, row), (right, row)]);
+    let above = |far: f64| (y - far - 18.0 >= plot.top).then_some(y - far);
+    let below = |far: f64| (y + far + 16.0 <= plot.bottom).then_some(y + far);
+    // Near the line where that covers nothing, else a row further away.
+    let rows = [above(16.0), below(18.0).or(above(16.0).is_none().then_some(y + 18.0)), above(42.0), below(44.0)];
+    let places = rows.into_iter().flatten().flat_map(|row| [(left, row), (right, row)]);
     places.min_by_key(|(at, row)| covered(*at, *row)).unwrap_or((left, y - 16.0))
 }
 
@@ -477,7 +616,8 @@ fn beside_line(y: f64, width: f64, plot: Rect, covered: impl Fn(f64, f64) -> usi
 fn covered(panel: &Panel, frame: &Frame, left: f64, width: f64, row: f64) -> usize {
     let across = left - MARKER..=left + width + MARKER;
     let under = |(x, y): &(f64, f64)| across.contains(x) && (y - row).abs() < 11.0 + MARKER / 2.0;
-    panel.curves.iter().map(|curve| along(curve, frame).filter(under).count()).sum()
+    let crossing = panel.lines.iter().filter(|line| line.along == Along::X && across.contains(&frame.x.at(line.at)));
+    panel.curves.iter().map(|curve| along(curve, frame).filter(under).count()).sum::<usize>() + 8 * crossing.count()
 }
 
 /// Places along a curve, near enough to each other to tell whether something is on it.
@@ -540,7 +680,7 @@ impl Frame {
     fn beside(&self, place: usize, count: usize, style: Style) -> Self {
         let step = match style {
             Style::Marked => (24.0 / count as f64).min(7.0),
-            Style::Plain | Style::Dots => 0.0,
+            _ => 0.0,
         };
         let shift = (place as f64 - (count as f64 - 1.0) / 2.0) * step;
         let x = Map { from: self.x.from + shift, to: self.x.to + shift, ..self.x };
@@ -596,7 +736,9 @@ fn points(panel: &Panel) -> impl Iterator<Item = &Point> {
 
 fn x_range(panel: &Panel) -> (f64, f64) {
     let xs = points(panel).map(|point| point.x).chain(panel.x.ticks.iter().copied());
-    range(xs).unwrap_or((0.0, 1.0))
+    let (low, high) = range(xs).unwrap_or((0.0, 1.0));
+    // What is named stands in the middle of its share of the axis.
+    if panel.x.names.is_empty() { (low, high) } else { (low - 0.5, high + 0.5) }
 }
 
 fn y_range(panel: &Panel) -> (f64, f64) {
@@ -652,6 +794,13 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_lasts_as_long_as_its_window() {
+        let expected = [(0.5, 7.0), (1.5, 7.0), (1.5, 2.0), (2.5, 2.0)];
+        assert_eq!(stepped(&[(1.0, 7.0), (2.0, 2.0)]), expected);
+        assert_eq!(stepped(&[(1.0, 7.0)]), [(1.0, 7.0), (1.0, 7.0)]);
+    }
 
     #[test]
     fn ticks_are_round_and_enclose_the_data() {

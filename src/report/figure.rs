@@ -23,6 +23,8 @@ pub struct Axis {
     pub scale: Scale,
     /// Places that must have a tick (the tested levels); empty for ticks at round numbers.
     pub ticks: Vec<f64>,
+    /// What stands at those ticks where they are no numbers: the name of each; empty for numbers.
+    pub names: Vec<String>,
     /// Whether zero belongs on it.
     pub from_zero: bool,
 }
@@ -35,6 +37,7 @@ impl Axis {
             unit: unit.to_owned(),
             scale: Scale::Linear,
             ticks: Vec::new(),
+            names: Vec::new(),
             from_zero: true,
         }
     }
@@ -78,6 +81,27 @@ pub enum Style {
     Plain,
     /// Markers alone, for points that are no curve.
     Dots,
+    /// The same, each with its value beside it.
+    Valued,
+    /// Steps: each value holds from the middle between its point and the one before to the middle before the next, as that of
+    /// a window does.
+    Steps,
+    /// The same, broad and pale: other curves lie on it.
+    Broad,
+    /// The same, thin and pale: what stands behind the curves that matter, such as further trials. Those of one name are named once.
+    Thin,
+}
+
+impl Style {
+    /// Whether it is drawn in steps.
+    pub fn is_stepped(self) -> bool {
+        matches!(self, Self::Steps | Self::Broad | Self::Thin)
+    }
+
+    /// Whether markers show its points.
+    pub fn has_markers(self) -> bool {
+        matches!(self, Self::Marked | Self::Dots | Self::Valued)
+    }
 }
 
 /// One curve.
@@ -124,8 +148,10 @@ pub struct Band {
     pub from: f64,
     /// Its end.
     pub to: f64,
-    /// What it is.
+    /// What it is; of a coloured one this stands above the panel.
     pub label: String,
+    /// Its place in the palette; none for one that only sets something apart.
+    pub color: Option<usize>,
 }
 
 /// One pair of axes with what is drawn on it.
@@ -154,8 +180,10 @@ pub struct Figure {
     pub title: String,
     /// What to look at, in one sentence.
     pub caption: String,
-    /// Side by side, or in rows of two.
+    /// Side by side, or in rows of two, or below each other.
     pub panels: Vec<Panel>,
+    /// Whether the panels stand below each other and share the axis of the last one.
+    pub stacked: bool,
     /// Footnotes: gaps, hollow markers, guards, what is simulated.
     pub notes: Vec<String>,
 }
@@ -173,9 +201,10 @@ impl Figure {
         entries
     }
 
-    /// How many panels stand side by side: up to three; more stand in rows of two.
+    /// How many panels stand side by side: up to three; more stand in rows of two, unless they are stacked.
     pub fn columns(&self) -> usize {
         match self.panels.len() {
+            _ if self.stacked => 1,
             0 => 1,
             few @ 1..=3 => few,
             _ => 2,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::measure::{CellSummary, Curve, Estimate, Fitted, TrialSummary, guards};
 use crate::report::ReportInput;
 use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
-use crate::report::{number, stream_figures};
+use crate::report::{fault_figures, faults, number, stream_figures};
 
 /// One metric over x.
 pub(super) struct Metric {
@@ -80,10 +80,15 @@ pub fn figures(input: &ReportInput) -> Vec<Figure> {
     if input.study.is_stream() {
         return stream_figures::figures(input);
     }
+    let of_faults = fault_figures::figures(input);
+    if !of_faults.is_empty() && input.study.x.is_none() {
+        return of_faults;
+    }
     if !has_x(input) {
         return over_time(input);
     }
-    let mut figures = vec![crossover_analysis(input)];
+    let mut figures = of_faults;
+    figures.push(crossover_analysis(input));
     figures.extend(OVER_X.iter().map(|(id, title, metrics, caption)| {
         let panels = metrics.iter().map(|metric| panel(input, metric)).collect();
         finish(input, id, &format!("{title} {}", against(input)), caption, panels, metrics)
@@ -100,6 +105,7 @@ pub(super) fn has_x(input: &ReportInput) -> bool {
 pub fn lead(input: &ReportInput) -> &'static str {
     match has_x(input) {
         _ if input.study.is_stream() => stream_figures::lead(input),
+        _ if !faults::arms(input).is_empty() => fault_figures::LEAD,
         true => "crossover_analysis",
         false => "latency_over_time",
     }
@@ -185,7 +191,7 @@ pub(super) fn finish(
     notes.extend(metrics.iter().zip(&panels).filter_map(|(metric, panel)| far_limit(input, metric, panel)));
     notes.extend(null_notes(&panels));
     let title = if is_simulated(input) { format!("[simulated] {}", title.trim()) } else { title.trim().to_owned() };
-    Figure { id: id.to_owned(), title, caption: caption.to_owned(), panels, notes }
+    Figure { id: id.to_owned(), title, caption: caption.to_owned(), panels, stacked: false, notes }
 }
 
 /// What every figure of a simulated archive says.
@@ -330,7 +336,7 @@ pub(super) fn x_axis(input: &ReportInput) -> Axis {
         None => ("Level", ""),
     };
     let scale = x_scale(&ticks);
-    Axis { label: label.to_owned(), unit: unit.to_owned(), scale, ticks, from_zero: false }
+    Axis { label: label.to_owned(), unit: unit.to_owned(), scale, ticks, names: Vec::new(), from_zero: false }
 }
 
 fn x_scale(levels: &[f64]) -> Scale {
@@ -413,6 +419,7 @@ fn over_time(input: &ReportInput) -> Vec<Figure> {
             title: if is_simulated(input) { format!("[simulated] {title}") } else { title.to_owned() },
             caption: caption.to_owned(),
             panels: vec![panel],
+            stacked: false,
             notes: if is_simulated(input) { vec![SIMULATED.to_owned()] } else { vec![] },
         }
     };
@@ -440,7 +447,7 @@ pub(super) fn window(trial: &TrialSummary) -> Option<Band> {
     let mut measured = trial.seconds.iter().filter(|second| second.measured).map(|second| second.second);
     let from = measured.next()?;
     let to = measured.next_back().unwrap_or(from);
-    Some(Band { from: f64::from(from), to: f64::from(to + 1), label: "measured".to_owned() })
+    Some(Band { from: f64::from(from), to: f64::from(to + 1), label: "measured".to_owned(), color: None })
 }
 
 fn time_curve(

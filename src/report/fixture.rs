@@ -25,6 +25,7 @@ pub struct Fixture {
     pub planned: usize,
     pub notes: Vec<String>,
     pub journals: crate::report::Journals,
+    pub tries: crate::report::Gauges,
 }
 
 impl Fixture {
@@ -38,6 +39,7 @@ impl Fixture {
             planned: self.planned,
             notes: &self.notes,
             journals: &self.journals,
+            tries: &self.tries,
             highest_stable_rate: None,
         }
     }
@@ -83,6 +85,7 @@ pub fn comparison() -> Fixture {
             "argon2 cost: minimum".to_owned(),
         ],
         journals: BTreeMap::new(),
+        tries: BTreeMap::new(),
     }
 }
 
@@ -248,7 +251,8 @@ fn cell(label: &str, place: usize, goodput: f64, p95: f64, no_memory_at_16: bool
         metrics.insert("rps_per_gb_mem".to_owned(), none);
     }
     let invalid = usize::from(label == MONOLITH && place == 4);
-    CellSummary { x: users, levels: levels(label, users), valid: 3 - invalid, invalid, metrics, guards, stream: None }
+    let levels = levels(label, users);
+    CellSummary { x: users, levels, valid: 3 - invalid, invalid, metrics, guards, stream: None, recovery: None }
 }
 
 fn guard(id: &str, touches: &[&str], at: &str, what: &str, advice: &str) -> Guard {
@@ -383,6 +387,7 @@ fn of_streams(
         trials,
         verdict,
         journals,
+        tries: BTreeMap::new(),
     }
 }
 

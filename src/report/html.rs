@@ -5,10 +5,11 @@
 
 use anyhow::Result;
 
-use crate::report::ReportInput;
 use crate::report::figure::{Along, Figure, FigureCurve, Line, Panel, Scale, Style, hex};
 use crate::report::figures::{SIMULATED, is_simulated, lead};
+use crate::report::flags::{self, Flag};
 use crate::report::tables::{self, Table};
+use crate::report::{ReportInput, fault_tables, fault_words, faults};
 
 /// What to type to get the same, or the same pictures, again.
 pub const COMMANDS: &str = "scalelab run experiment.toml    # the same experiment, with the same seeds\n\
@@ -22,6 +23,7 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
     for (figure, picture) in shown.iter().filter(|(figure, _)| figure.id == lead) {
         body.push_str(&figure_html(figure, picture));
     }
+    body.push_str(&faults(input));
     body.push_str(&section("Numbers", &numbers(input)));
     body.push_str(&guards(input));
     let rest: String = shown
@@ -36,6 +38,20 @@ pub fn page(input: &ReportInput, figures: &[Figure], pictures: &[String]) -> Res
     body.push_str(&conditions(input)?);
     let data: Vec<serde_json::Value> = figures.iter().map(plotly).collect();
     Ok(document(&input.experiment.question, &body, &serde_json::to_string(&data)?))
+}
+
+/// What was broken and what came of it, with what the words mean.
+fn faults(input: &ReportInput) -> String {
+    if !faults::is_fault_study(input) {
+        return String::new();
+    }
+    let tables: String = fault_tables::all(input).iter().map(table).collect();
+    let meaning = format!(
+        "<details><summary>What these words mean</summary><p>{}</p></details>\n<p>{}</p>\n",
+        escape(fault_words::DEFINITIONS),
+        escape(fault_words::DISK)
+    );
+    section("What the faults did", &(tables + &meaning))
 }
 
 fn numbers(input: &ReportInput) -> String {
@@ -93,9 +109,10 @@ fn figure_html(figure: &Figure, picture: &str) -> String {
     let notes: String = figure.notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
     let notes = if notes.is_empty() { notes } else { format!("<ul class=\"notes\">{notes}</ul>") };
     format!(
-        "<figure id=\"{id}\" class=\"panels-{}\">\n<h3>{}</h3>\n<p>{}</p>\n<div class=\"plot\" role=\"img\" \
+        "<figure id=\"{id}\" class=\"panels-{}{}\">\n<h3>{}</h3>\n<p>{}</p>\n<div class=\"plot\" role=\"img\" \
          aria-label=\"{}\">{picture}</div>\n<figcaption>{notes}</figcaption>\n</figure>\n",
         figure.panels.len(),
+        if figure.stacked { " stacked" } else { "" },
         escape(&figure.title),
         escape(&figure.caption),
         escape(&figure.title),
@@ -110,6 +127,8 @@ fn table(table: &Table) -> String {
     let row = |cells: &Vec<String>| {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
+            // A sentence in a wide table would else be as narrow as its longest word.
+            _ if cell.chars().count() > 40 => format!("<td class=\"words\">{}</td>", value(cell)),
             _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
@@ -204,26 +223,66 @@ fn plotly(figure: &Figure) -> serde_json::Value {
     let columns = figure.columns();
     let rows = figure.panels.len().div_ceil(columns);
     let count = columns as f64;
+    let mut named: Vec<&str> = Vec::new();
     for (place, panel) in figure.panels.iter().enumerate() {
         let suffix = if place == 0 { String::new() } else { (place + 1).to_string() };
         let (column, row) = (place % columns, place / columns);
         let gap = if column == 0 { 0.0 } else { 0.05 };
         let domain =
             [column as f64 / count + gap, (column as f64 + 1.0) / count - if count > 1.0 { 0.02 } else { 0.0 }];
-        layout.insert(format!("xaxis{suffix}"), x_axis(panel, domain, &suffix));
+        let mut x_axis = x_axis(panel, domain, &suffix);
         let mut y_axis = y_axis(panel, &suffix);
-        if rows > 1 {
-            let height = 1.0 / rows as f64;
-            let top = 1.0 - row as f64 * height;
+        let height = 1.0 / rows as f64;
+        let top = 1.0 - row as f64 * height;
+        // Flags stand above the plot.
+        let flags = flag_rows(panel) as f64 * FLAG_PX / if figure.stacked { STACKED_PX * rows as f64 } else { 280.0 };
+        if figure.stacked {
+            y_axis["domain"] = serde_json::json!([top - 0.90 * height, top - 0.04 * height - flags.min(0.5 * height)]);
+            if row + 1 < rows {
+                x_axis["showticklabels"] = false.into();
+                x_axis["title"] = serde_json::Value::Null;
+            }
+            if place > 0 {
+                x_axis["matches"] = "x".into();
+            }
+        } else if rows > 1 {
             y_axis["domain"] = serde_json::json!([top - 0.80 * height, top - 0.04 * height]);
+        } else if flags > 0.0 {
+            y_axis["domain"] = serde_json::json!([0.0, 1.0 - flags.min(0.5)]);
         }
+        layout.insert(format!("xaxis{suffix}"), x_axis);
         layout.insert(format!("yaxis{suffix}"), y_axis);
-        traces.extend(panel.curves.iter().map(|curve| trace(curve, panel, &suffix, place == 0)));
+        for curve in &panel.curves {
+            let is_first = !named.contains(&curve.label.as_str());
+            named.push(&curve.label);
+            traces.push(trace(curve, panel, &suffix, is_first && panel.x.names.is_empty()));
+        }
         marks(panel, &suffix, &mut shapes, &mut annotations);
     }
     layout.insert("shapes".to_owned(), shapes.into());
     layout.insert("annotations".to_owned(), annotations.into());
-    serde_json::json!({ "id": figure.id, "data": traces, "layout": layout })
+    serde_json::json!({ "id": figure.id, "stacked": figure.stacked, "data": traces, "layout": layout })
+}
+
+/// A row of flags, and a panel of several below each other, in pixels.
+const FLAG_PX: f64 = 16.0;
+const STACKED_PX: f64 = 230.0;
+
+/// The flags of a panel with their rows, laid out for a narrow screen; on a wide one they are then only further apart.
+fn flags_of(panel: &Panel) -> Vec<(Flag<'_>, usize)> {
+    const WIDTH: f64 = 290.0;
+    let points = || panel.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
+    let (from, to) = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    flags::placed(
+        panel,
+        &|at| (at - from) / (to - from).max(1e-9) * WIDTH,
+        &|text| 6.5 * text.chars().count() as f64,
+        WIDTH,
+    )
+}
+
+fn flag_rows(panel: &Panel) -> usize {
+    flags_of(panel).iter().map(|(_, row)| row + 1).max().unwrap_or(0)
 }
 
 fn x_axis(panel: &Panel, domain: [f64; 2], suffix: &str) -> serde_json::Value {
@@ -234,8 +293,17 @@ fn x_axis(panel: &Panel, domain: [f64; 2], suffix: &str) -> serde_json::Value {
     if !panel.x.ticks.is_empty() {
         axis["tickmode"] = "array".into();
         axis["tickvals"] = panel.x.ticks.clone().into();
-        axis["ticktext"] =
-            panel.x.ticks.iter().map(|tick| crate::report::number::digits(*tick)).collect::<Vec<_>>().into();
+        axis["ticktext"] = panel
+            .x
+            .ticks
+            .iter()
+            .enumerate()
+            .map(|(place, tick)| {
+                let name = panel.x.names.get(place).map(|name| escape(name).replace(" ", "<br>"));
+                name.unwrap_or_else(|| crate::report::number::digits(*tick))
+            })
+            .collect::<Vec<_>>()
+            .into();
     }
     axis
 }
@@ -245,7 +313,7 @@ fn y_axis(panel: &Panel, suffix: &str) -> serde_json::Value {
     serde_json::json!({
         "title": { "text": escape(&panel.y.title()) }, "anchor": format!("x{suffix}"),
         "type": if log { "log" } else { "linear" },
-        "rangemode": if log { "normal" } else { "tozero" }, "zeroline": false, "automargin": true,
+        "rangemode": if log || !panel.y.from_zero { "normal" } else { "tozero" }, "zeroline": false, "automargin": true,
     })
 }
 
@@ -268,8 +336,21 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
     let hover: Vec<String> = curve.points.iter().map(|point| escape(&hover(point, panel))).collect();
     let mode = match curve.style {
         Style::Marked => "lines+markers+text",
-        Style::Plain => "lines",
+        Style::Plain | Style::Steps | Style::Broad | Style::Thin => "lines",
         Style::Dots => "markers",
+        Style::Valued => "markers+text",
+    };
+    let (width, opacity) = match curve.style {
+        Style::Thin => (1, 0.4),
+        Style::Broad => (8, 0.3),
+        _ => (2, 1.0),
+    };
+    let shape = if curve.style.is_stepped() { "hvh" } else { "linear" };
+    let values = curve.points.iter().map(|point| point.y.map(|y| crate::report::number::with_unit(y, &panel.y.unit)));
+    let (texts, position) = match curve.style {
+        Style::Valued => (values.map(Option::unwrap_or_default).collect(), "middle right"),
+        _ if curve.color.is_multiple_of(2) => (texts, "top center"),
+        _ => (texts, "bottom center"),
     };
     serde_json::json!({
         "type": "scatter", "mode": mode,
@@ -280,9 +361,9 @@ fn trace(curve: &FigureCurve, panel: &Panel, suffix: &str, legend: bool) -> serd
         "error_y": { "type": "data", "symmetric": false, "array": reach(|point| point.high),
                      "arrayminus": reach(|point| point.low), "visible": curve.points.iter().any(|point| point.low.is_some()),
                      "thickness": 1.5, "width": 4 },
-        "text": texts, "textposition": if curve.color.is_multiple_of(2) { "top center" } else { "bottom center" }, "hovertext": hover,
+        "text": texts, "textposition": position, "cliponaxis": false, "opacity": opacity, "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-        "connectgaps": false, "line": { "color": hex(curve.color), "width": 2 },
+        "connectgaps": false, "line": { "color": hex(curve.color), "width": width, "shape": shape },
         "marker": { "size": 9, "symbol": symbols, "color": hex(curve.color) },
     })
 }
@@ -310,6 +391,8 @@ fn line_label(line: &Line, panel: &Panel, refs: &(String, String), color: &str) 
             let anchor = if middle.is_some_and(|middle| at > middle) { "right" } else { "left" };
             (at, 1.0, anchor, "top")
         }
+        // In the middle there are faults, and less in the way.
+        Along::Y if flags::has(panel) => (0.5, scaled(line.at, panel.y.scale), "center", "top"),
         Along::Y => (0.01, scaled(line.at, panel.y.scale), "left", "bottom"),
     };
     serde_json::json!({ "xref": refs.0, "yref": refs.1, "x": x, "y": y, "xanchor": x_anchor, "yanchor": y_anchor,
@@ -318,7 +401,18 @@ fn line_label(line: &Line, panel: &Panel, refs: &(String, String), color: &str) 
 
 fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annotations: &mut Vec<serde_json::Value>) {
     let (x, y) = (format!("x{suffix}"), format!("y{suffix}"));
-    for band in &panel.bands {
+    for band in panel.bands.iter().filter_map(|band| Some((band, band.color?))) {
+        let (band, color) = band;
+        shapes.push(serde_json::json!({ "type": "rect", "xref": x, "yref": format!("{y} domain"), "x0": band.from,
+            "x1": band.to, "y0": 0, "y1": 1, "fillcolor": hex(color), "opacity": 0.15, "line": { "width": 0 } }));
+    }
+    for (flag, row) in flags_of(panel) {
+        annotations.push(serde_json::json!({ "xref": x, "yref": format!("{y} domain"), "x": flag.at, "y": 1,
+            "yshift": FLAG_PX * row as f64, "xanchor": if flag.is_left { "right" } else { "left" }, "yanchor": "bottom",
+            "text": escape(flag.text), "showarrow": false,
+            "font": { "color": flag.color.map_or_else(|| "#808080".to_owned(), hex), "size": 11 } }));
+    }
+    for band in panel.bands.iter().filter(|band| band.color.is_none()) {
         shapes.push(serde_json::json!({ "type": "rect", "xref": x, "yref": format!("{y} domain"), "x0": band.from,
             "x1": band.to, "y0": 0, "y1": 1, "fillcolor": "#808080", "opacity": 0.12, "line": { "width": 0 },
             "label": { "text": escape(&band.label), "textposition": "top left" } }));
@@ -343,7 +437,9 @@ fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annot
         stroke["type"] = "line".into();
         stroke["line"] = serde_json::json!({ "color": color, "width": 2, "dash": "dash" });
         shapes.push(stroke);
-        annotations.push(line_label(line, panel, &refs, &color));
+        if !line.label.is_empty() && !(vertical && flags::has(panel)) {
+            annotations.push(line_label(line, panel, &refs, &color));
+        }
     }
     if let Some(words) = &panel.words {
         annotations.push(serde_json::json!({ "xref": format!("{x} domain"), "yref": format!("{y} domain"), "x": 0.5,

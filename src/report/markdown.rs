@@ -5,7 +5,7 @@
 use crate::report::figure::Figure;
 use crate::report::figures::{SIMULATED, is_simulated, lead};
 use crate::report::tables::{self, Table};
-use crate::report::{ReportInput, html};
+use crate::report::{ReportInput, fault_tables, fault_words, faults, html};
 
 /// The whole page.
 pub fn page(input: &ReportInput, figures: &[Figure]) -> String {
@@ -23,6 +23,7 @@ pub fn page(input: &ReportInput, figures: &[Figure]) -> String {
     let lead = lead(input);
     let (first, rest): (Vec<&Figure>, Vec<&Figure>) = figures.iter().partition(|figure| figure.id == lead);
     first.iter().for_each(|figure| out.push_str(&picture(figure)));
+    out.push_str(&faults(input));
     out.push_str("## Numbers\n\n");
     out.push_str(&table(&tables::cells(input, true)));
     out.push_str(&table(&tables::search(input)));
@@ -40,6 +41,18 @@ pub fn page(input: &ReportInput, figures: &[Figure]) -> String {
     input.notes.iter().for_each(|note| out.push_str(&format!("- {}\n", escape(note))));
     out.push_str(&format!("\n## Do it again\n\n```sh\n{}\n```\n", html::COMMANDS));
     out
+}
+
+fn faults(input: &ReportInput) -> String {
+    if !faults::is_fault_study(input) {
+        return String::new();
+    }
+    let tables: String = fault_tables::all(input).iter().map(table).collect();
+    format!(
+        "## What the faults did\n\n{tables}{}\n\n<details><summary>What these words mean</summary>\n\n{}\n\n</details>\n\n",
+        escape(fault_words::DISK),
+        escape(fault_words::DEFINITIONS)
+    )
 }
 
 fn picture(figure: &Figure) -> String {

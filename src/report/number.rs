@@ -47,9 +47,28 @@ pub fn count(value: u64) -> String {
 pub fn with_unit(value: f64, unit: &str) -> String {
     match unit {
         "" => digits(value),
-        "%" => format!("{}\u{2009}%", digits(value)),
+        "%" => format!("{}\u{2009}%", percent(value)),
         _ => format!("{} {unit}", digits(value)),
     }
+}
+
+/// Short of a hundred, what is missing has two digits: `99.95`, never rounded up to all.
+fn percent(value: f64) -> String {
+    let missing = 100.0 - value;
+    if !(value > 99.0 && missing > 0.0) {
+        return digits(value);
+    }
+    let decimals = (1 - missing.log10().floor() as i32).clamp(1, 6);
+    let text = format!("{value:.*}", decimals as usize);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A duration in seconds: hundredths below ten seconds, else tenths.
+pub fn seconds(value: f64) -> String {
+    let decimals = if value.abs() < 10.0 { 2 } else { 1 };
+    let text = format!("{value:.decimals$}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{} s", group(if text == "-0" { "0" } else { text }))
 }
 
 /// A duration given in milliseconds, in the unit that suits it.
@@ -112,6 +131,18 @@ mod tests {
         check(
             &[0.0123, 0.25, 12.0, 25_000.0].map(milliseconds).join(" | "),
             expect!["12.3 µs | 0.25 ms | 12 ms | 25 s"],
+        );
+    }
+
+    #[test]
+    fn what_is_short_of_a_hundred_percent_is_not_rounded_up() {
+        check(
+            &[88.84, 99.0, 99.95, 99.9934, 99.99999, 100.0].map(|value| with_unit(value, "%")).join(" | "),
+            expect!["88.8 % | 99 % | 99.95 % | 99.9934 % | 99.99999 % | 100 %"],
+        );
+        check(
+            &[0.0, 0.104, 6.13, 10.44, 30.0, 12_345.6].map(seconds).join(" | "),
+            expect!["0 s | 0.1 s | 6.13 s | 10.4 s | 30 s | 12 345.6 s"],
         );
     }
 

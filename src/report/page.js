@@ -12,7 +12,7 @@
         showgrid: key[0] === "y", ticks: key[0] === "x" ? "outside" : "" });
     });
     const panels = Object.keys(layout).filter((key) => /^xaxis/.test(key)).length;
-    if (narrow && panels > 1) {
+    if (narrow && panels > 1 && !figure.stacked) {
       // One panel below the other, where there is no room beside.
       Object.keys(layout).filter((key) => /^xaxis/.test(key)).forEach((key, place) => {
         layout[key].domain = [0, 1];
@@ -23,7 +23,7 @@
     return Object.assign(layout, { paper_bgcolor: colour("--card"), plot_bgcolor: colour("--card"),
       font: { color: colour("--ink"), family: "system-ui, sans-serif", size: narrow ? 12 : 14 },
       margin: { l: 60, r: 16, t: 60, b: 56 }, hovermode: "closest", autosize: true,
-      height: panels > 3 ? (narrow ? 330 * panels : 760) : panels > 1 ? (narrow ? 360 * panels : 470) : 400,
+      height: figure.stacked ? 230 * panels + 116 : panels > 3 ? (narrow ? 330 * panels : 760) : panels > 1 ? (narrow ? 360 * panels : 470) : 400,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } });
   };
   const drawn = new Set();

@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontDesc, register_font};
 
-use crate::report::draw::{Anchor, HEIGHT, Ink, Shape, WIDTH, shapes};
+use crate::report::draw::{Anchor, Ink, Shape, WIDTH, height, shapes};
 use crate::report::figure::{Figure, color};
 
 /// Named as the generic family, so that an SVG shown elsewhere falls back to whatever stands for it there.
@@ -18,9 +18,9 @@ const FONT: &str = "sans-serif";
 /// The bitmap is painted this much larger and then averaged: plotters' own edges are rough.
 const OVERSAMPLING: u32 = 2;
 
-/// The figure as a PNG of 1600 × 1000.
+/// The figure as a PNG of 1600 × 1000; higher where panels are stacked.
 pub fn png(figure: &Figure) -> Result<Vec<u8>> {
-    let (width, height) = (WIDTH as u32 * OVERSAMPLING, HEIGHT as u32 * OVERSAMPLING);
+    let (width, height) = (WIDTH as u32 * OVERSAMPLING, height(figure) as u32 * OVERSAMPLING);
     let mut pixels = vec![255_u8; (width * height * 3) as usize];
     {
         let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
@@ -35,7 +35,7 @@ pub fn png(figure: &Figure) -> Result<Vec<u8>> {
 pub fn svg(figure: &Figure) -> Result<String> {
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, (WIDTH as u32, HEIGHT as u32)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut text, (WIDTH as u32, height(figure) as u32)).into_drawing_area();
         area.fill(&rgb(Ink::Paper)).map_err(|error| anyhow!("cannot draw: {error}"))?;
         paint(&area, &shapes(figure, &text_width), 1.0, 0.0)?;
     }
@@ -111,6 +111,11 @@ fn rgb(ink: Ink) -> RGBColor {
         Ink::Curve(index) => {
             let (red, green, blue) = color(index);
             RGBColor(red, green, blue)
+        }
+        Ink::Pale(index) => {
+            let (red, green, blue) = color(index);
+            let paler = |part: u8| 255 - (255 - part) / 3;
+            RGBColor(paler(red), paler(green), paler(blue))
         }
     }
 }

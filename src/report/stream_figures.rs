@@ -202,6 +202,7 @@ fn over_time(input: &ReportInput) -> Option<Figure> {
         title: if is_simulated(input) { format!("[simulated] {title}") } else { title.to_owned() },
         caption: caption.to_owned(),
         panels,
+        stacked: false,
         notes,
     })
 }

@@ -24,7 +24,8 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Self {
+    /// A table of texts.
+    pub(super) fn new(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Self {
         Self { caption: caption.to_owned(), head: head.iter().map(|name| (*name).to_owned()).collect(), rows }
     }
 }
@@ -79,8 +80,8 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
                 invalid => format!("{} ({invalid} invalid)", cell.valid),
             };
             let mut row = vec![curve.label.clone()];
-            // A stream has no level to show where there is no axis, but always an interval.
-            row.extend((has_x || !is_stream).then(|| number::digits(cell.x)));
+            // Where there is no axis, there is no level to show; a stream always has an interval.
+            row.extend(has_x.then(|| number::digits(cell.x)));
             row.push(trials);
             row.extend(is_stream.then(|| interval_of(cell)));
             for (_, key, unit) in &columns {
@@ -109,9 +110,9 @@ pub fn cells(input: &ReportInput, intervals: bool) -> Table {
             rows.push(row);
         }
     }
-    let x = input.study.x.clone().unwrap_or_else(|| "cell".to_owned());
+    let x = input.study.x.clone().unwrap_or_default();
     let mut head = vec!["curve"];
-    head.extend((has_x || !is_stream).then_some(x.as_str()));
+    head.extend(has_x.then_some(x.as_str()));
     head.push("trials");
     head.extend(is_stream.then_some("interval"));
     head.extend(columns.iter().map(|(name, ..)| *name));

@@ -2,6 +2,7 @@
 
 use expect_test::expect;
 
+use super::fault_fixture;
 use super::fixture::{self, Fixture};
 use super::{Rendered, ReportInput, figures, pages, png, render, text_summary};
 
@@ -51,8 +52,12 @@ fn look() {
         ("intervals", fixture::stream_intervals()),
         ("map", fixture::stream_map()),
         ("warmed", fixture::warmed_up()),
+        ("stopped", fault_fixture::stopped()),
+        ("repeated", fault_fixture::repeated()),
+        ("arms", fault_fixture::arms()),
     ];
-    for (name, fixture) in fixtures {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for (name, fixture) in fixtures.into_iter().filter(|(name, _)| name.contains(&only)) {
         let input = ReportInput { highest_stable_rate: Some(&fixture::published_rate), ..fixture.input() };
         for file in render(&input).expect("drawn") {
             let path = std::path::Path::new(&folder).join(name).join(&file.path);

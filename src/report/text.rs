@@ -6,7 +6,7 @@
 use crate::measure::keeps_up;
 use crate::report::figures::{SIMULATED, is_simulated};
 use crate::report::tables::{self, GuardGroup, Table};
-use crate::report::{ReportInput, number};
+use crate::report::{ReportInput, fault_words, faults, number};
 
 /// Answer, table, guards with their advice, verdict.
 pub fn text_summary(input: &ReportInput) -> String {
@@ -20,6 +20,10 @@ pub fn text_summary(input: &ReportInput) -> String {
     let search = tables::search(input);
     if !search.rows.is_empty() {
         out.push_str(&format!("\n{}\n{}", search.caption, aligned(&search)));
+    }
+    if faults::is_fault_study(input) {
+        out.push('\n');
+        out.extend(fault_words::lines(input).into_iter().map(|line| line + "\n"));
     }
     // Percentiles of batches stand in the report; here are none of them.
     let is_stream = input.study.is_stream();

@@ -92,7 +92,7 @@ impl System for SocketStream {
                 return Err(Problem::new(format!("roles.{role}"), message));
             }
         }
-        for levels in every_cell(experiment) {
+        for levels in experiment.cells_to_check() {
             settings(experiment, &levels)?;
         }
         Ok(())
@@ -135,7 +135,7 @@ impl System for SocketStream {
     }
 
     fn warnings(&self, experiment: &Experiment) -> Vec<String> {
-        let cells = every_cell(experiment);
+        let cells = experiment.cells_to_check();
         let mut of_notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for levels in &cells {
             let of_cell: Vec<_> = levels.iter().map(|(factor, level)| format!("{factor} {level}")).collect();
@@ -188,19 +188,6 @@ const FACTOR_OF_SETTING: [(&str, &str); 4] =
 
 fn has_foreign_source(experiment: &Experiment) -> bool {
     experiment.settings.get("source").is_some_and(|source| !source.is_null())
-}
-
-/// The cells, and those at both ends of a search.
-fn every_cell(experiment: &Experiment) -> Vec<Levels> {
-    let cells = crate::experiment::cells(experiment);
-    let Some(search) = &experiment.search else { return cells };
-    let (low, high) = search.between;
-    let at = |cell: &Levels, level| {
-        let mut cell = cell.clone();
-        cell.insert(search.factor.clone(), Level::Int(level));
-        cell
-    };
-    cells.iter().flat_map(|cell| [at(cell, low), at(cell, high)]).collect()
 }
 
 /// The settings of the roles in a cell: those of the experiment, with the cell's levels and the load in their places.

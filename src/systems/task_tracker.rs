@@ -1,14 +1,18 @@
 //! The task tracker: one application, as a monolith or as microservices.
 
+mod resilience;
+mod writes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kit::Role;
 
-use super::{Assembly, Factor, FactorKind, Part, System};
+use super::{Assembly, Factor, FactorKind, Part, ReadBack, System};
 use crate::deploy::trial::{SET_UP_WITHIN, TIMEOUTS_OF_AN_OPERATION};
 use crate::experiment::{DeploymentKind, Experiment, Level, Levels, Problem, cells};
 use crate::load::{Check, Extract, Scenario, Step};
+use crate::measure::lost::Found;
 
 /// The adapter.
 pub struct TaskTracker;
@@ -16,7 +20,7 @@ pub struct TaskTracker;
 /// Tasks that each account has before measuring, unless the experiment says otherwise.
 const TASKS_PER_USER: u32 = 10;
 
-/// The one setting that is the lab's and not the services'.
+/// A setting that is the lab's and not the services', as [`writes::KEY`] is.
 const TASKS_PER_USER_KEY: &str = "tasks_per_user";
 
 /// The setting that depends on how long a trial is.
@@ -53,6 +57,11 @@ impl System for TaskTracker {
                 kind: FactorKind::Count,
                 about: "copies of the monolith, or of each service behind the gateway",
             },
+            Factor {
+                name: resilience::FACTOR,
+                kind: FactorKind::OneOf(resilience::LEVELS),
+                about: "what protects the gateway and its services, one mechanism after another",
+            },
         ]
     }
 
@@ -71,6 +80,8 @@ impl System for TaskTracker {
         tasks.map_err(|message| Problem::new(format!("settings.{TASKS_PER_USER_KEY}"), message))?;
         serde_json::from_value::<task_tracker::Settings>(settings)
             .map_err(|error| Problem::new("settings", format!("settings of task-tracker: {error}")))?;
+        resilience::check(experiment)?;
+        writes::check(experiment)?;
         if experiment.deployment == DeploymentKind::External {
             for architecture in architectures(experiment) {
                 if !experiment.external.contains_key(&architecture) && !experiment.external.contains_key("default") {
@@ -121,11 +132,25 @@ impl System for TaskTracker {
             return scenario.clone();
         }
         let tasks = split_settings(&experiment.settings).1.unwrap_or(TASKS_PER_USER);
-        Scenario { setup: setup(tasks), steps: mix(tasks.clamp(1, 20)), in_turn: false }
+        let mut scenario = Scenario { setup: setup(tasks), steps: mix(tasks.clamp(1, 20)), in_turn: false };
+        if writes::are_checked(experiment) {
+            let Scenario { setup, steps, .. } = &mut scenario;
+            for steps in [setup, steps] {
+                *steps = std::mem::take(steps).into_iter().map(writes::tracked).collect();
+            }
+        }
+        scenario
     }
 
-    fn role_settings(&self, experiment: &Experiment, _: &Levels) -> serde_json::Value {
+    fn read_back(&self, wanted: &ReadBack<'_>) -> anyhow::Result<Option<Vec<Found>>> {
+        writes::read_back(wanted)
+    }
+
+    fn role_settings(&self, experiment: &Experiment, levels: &Levels) -> serde_json::Value {
         let mut settings = split_settings(&experiment.settings).0;
+        if let Some(Level::Text(level)) = levels.get(resilience::FACTOR) {
+            resilience::apply(&mut settings, level);
+        }
         if let (Some(minutes), Some(table)) = (longer_tokens(experiment), settings.as_object_mut()) {
             table.insert(TOKEN_MINUTES_KEY.to_owned(), minutes.into());
         }
@@ -146,6 +171,8 @@ impl System for TaskTracker {
             "The load generator's users: as many accounts as users, never shared, each with its own tasks and token."
                 .to_owned(),
         ];
+        notes.extend(resilience::note(experiment));
+        notes.extend(writes::notes(experiment));
         if let Some(minutes) = longer_tokens(experiment) {
             notes.push(format!("Tokens are good for {minutes} minutes, so that none expires while it is measured."));
         }
@@ -174,10 +201,13 @@ fn longer_tokens(experiment: &Experiment) -> Option<u32> {
     (minutes > task_tracker::Settings::TOKEN_MINUTES).then_some(minutes)
 }
 
-/// The services' settings, and the number of tasks that each account starts with.
+/// The services' settings without the lab's own, and the number of tasks that each account starts with.
 fn split_settings(settings: &serde_json::Value) -> (serde_json::Value, Result<u32, String>) {
     let mut settings = settings.clone();
-    let tasks = settings.as_object_mut().and_then(|table| table.remove(TASKS_PER_USER_KEY));
+    let tasks = settings.as_object_mut().and_then(|table| {
+        table.remove(writes::KEY);
+        table.remove(TASKS_PER_USER_KEY)
+    });
     let tasks = match tasks {
         None => Ok(TASKS_PER_USER),
         Some(value) => value
@@ -300,6 +330,7 @@ fn step(name: &str, method: &str, path: &str, weight: u32) -> Step {
         think: None,
         extract: BTreeMap::new(),
         check: Check::default(),
+        track: None,
     }
 }
 

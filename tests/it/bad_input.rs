@@ -73,6 +73,152 @@ fn a_wrong_experiment_is_refused_with_its_line_and_what_is_allowed() {
 }
 
 #[test]
+fn a_fault_that_cannot_be_is_refused_before_anything_runs() {
+    let cells = "[factors]\nusers = [5]\narchitecture = [\"microservices\"]\n[roles.task-service]\nreplicas = 2\n";
+    // Line 8 begins the first fault.
+    let with = |top: &str, faults: &str| format!("# why?\nsystem = \"task-tracker\"\n{top}{cells}{faults}");
+    let fault = |keys: &str| format!("[[fault]]\n{}\n", keys.replace('\'', "\""));
+    let one = |keys: &str| with("", &fault(keys));
+    for (what, text, expected) in [
+        (
+            "a role that nobody has",
+            one("role = 'monolith'\nat = '4s'\nkind = 'kill'\ndowntime = '2s'"),
+            &["x.toml:9:", "no cell of the plan has the role monolith", "task-service", "or add the cell"][..],
+        ),
+        (
+            "a role that is none",
+            one("role = 'task'\nat = '4s'\nkind = 'kill'\ndowntime = '2s'"),
+            &["x.toml:9:", "unknown role \"task\"", "user-service, task-service"],
+        ),
+        (
+            "the instrument",
+            one("role = 'load'\nat = '4s'\nkind = 'pause'\ndowntime = '2s'"),
+            &["x.toml:9:", "the load is the instrument", "from = \"load\""],
+        ),
+        (
+            "a replica too high",
+            one("replica = 3\nrole = 'task-service'\nat = '4s'\nkind = 'kill'\ndowntime = '2s'"),
+            &["x.toml:9:", "no cell of the plan has task-service 3; 2 is the last", "replicas = 3"],
+        ),
+        (
+            "a link that nobody has",
+            one("from = 'stats-service'\nrole = 'user-service'\nat = '4s'\nkind = 'blackhole'\ndowntime = '2s'"),
+            &["x.toml:9:", "no cell of the plan has a link from stats-service to user-service", "from gateway"],
+        ),
+        (
+            "a link of a fault that breaks none",
+            one("from = 'gateway'\nrole = 'task-service'\nat = '4s'\nkind = 'kill'\ndowntime = '2s'"),
+            &["x.toml:9:", "kill breaks none; take from out"],
+        ),
+        (
+            "a downtime past the end",
+            one("downtime = '10s'\nrole = 'gateway'\nat = '4s'\nkind = 'kill'"),
+            &["x.toml:9:", "is over at 14s", "users 5 at 13s", "duration = \"11s\""],
+        ),
+        (
+            "a beginning past the end",
+            one("at = '5m'\nrole = 'gateway'\nkind = 'restart'"),
+            &["x.toml:9:", "begin earlier"],
+        ),
+        (
+            "a repetition past the end",
+            one("times = 9\nevery = '3s'\nrole = 'gateway'\nat = '4s'\nkind = 'kill'\ndowntime = '2s'"),
+            &["x.toml:9:", "is over at 30s"],
+        ),
+        (
+            "a repetition before the repair",
+            one("every = '1s'\ntimes = 3\nrole = 'gateway'\nat = '4s'\nkind = 'kill'\ndowntime = '2s'"),
+            &["x.toml:9:", "before the last is over; write 2s or more"],
+        ),
+        (
+            "a restart with a downtime",
+            one("downtime = '2s'\nrole = 'gateway'\nat = '4s'\nkind = 'restart'"),
+            &["x.toml:9:", "a restart has no downtime; use stop-start"],
+        ),
+        (
+            "no downtime at all",
+            one("downtime = '0s'\nrole = 'gateway'\nat = '4s'\nkind = 'kill'"),
+            &["x.toml:9:", "above 0, or use restart"],
+        ),
+        (
+            "two that contradict each other",
+            with(
+                "",
+                &[
+                    fault("at = '4s'\nrole = 'task-service'\nkind = 'stop-start'\nreplica = 'random'\ndowntime = '3s'"),
+                    fault("at = '6s'\nrole = 'task-service'\nkind = 'kill'\nreplica = 2\ndowntime = '3s'"),
+                ]
+                .concat(),
+            ),
+            &["x.toml:15:", "kill of task-service 2 at 6s contradicts stop-start of task-service random at 4s"],
+        ),
+        (
+            "a hog above half",
+            one("memory = '4000GiB'\nrole = 'gateway'\nat = '4s'\nkind = 'memory-hog'\ndowntime = '2s'"),
+            &["fault.0.memory", "at most half of that"],
+        ),
+        (
+            "a system that runs elsewhere",
+            with(
+                "deployment = \"external\"\nexternal.default = \"http://127.0.0.1:1\"\n",
+                &fault("at = '4s'\nrole = 'gateway'\nkind = 'kill'"),
+            ),
+            &["x.toml:10:", "breaks nothing that it has not started", "in-process or processes"],
+        ),
+        (
+            "a simulation",
+            "# why?\nsystem = \"socket-stream\"\ndeployment = \"simulated\"\n[load]\nmode = \"open\"\nrate = 9\n\
+             [[fault]]\nat = 3\nrole = \"source\"\nkind = \"pause\"\n"
+                .to_owned(),
+            &["x.toml:7:", "deployment simulated", "run it in-process or processes"],
+        ),
+        (
+            "HTTP on a stream",
+            "# why?\nsystem = \"socket-stream\"\n[load]\nmode = \"open\"\nrate = 9\n\
+             [[fault]]\nat = 3\nrole = \"source\"\ndowntime = 1\nshare = 0.1\nkind = \"error-rate\"\n"
+                .to_owned(),
+            &["x.toml:11:", "carry no HTTP requests"],
+        ),
+        (
+            "an unreadable reason to abort",
+            with("abort_when = \"it burns\"\n", ""),
+            &["x.toml:3:", "errors > 50% for 30s"],
+        ),
+    ] {
+        refuses(what, &text, expected);
+    }
+}
+
+#[test]
+fn faults_that_do_not_meet_are_planned_and_those_that_meet_only_on_links_too() {
+    let folder = scratch();
+    let file = write(
+        folder.path(),
+        "x.toml",
+        "# why?\nsystem = \"task-tracker\"\nduration = \"30s\"\ntrials = 1\n[factors]\nusers = [5]\n\
+         architecture = [\"monolith\", \"microservices\"]\n\
+         [[fault]]\nat = \"10s\"\nkind = \"kill\"\nrole = \"task-service\"\ndowntime = \"5s\"\nevery = \"5s\"\ntimes = 2\n\
+         [[fault]]\nat = \"20s\"\nkind = \"restart\"\nrole = \"task-service\"\n\
+         [[fault]]\nat = \"10s\"\nkind = \"blackhole\"\nrole = \"task-service\"\ndowntime = \"5s\"\n\
+         [[fault]]\nat = \"11s\"\nkind = \"latency\"\nlatency = \"50ms\"\nrole = \"task-service\"\nfrom = \"gateway\"\n",
+    );
+    let called = call(&["plan", file.to_str().unwrap()]);
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    let injections: Vec<_> = called.stdout.lines().filter(|line| line.starts_with("    at ")).collect();
+    assert_eq!(
+        injections,
+        [
+            "    at  10.000 s  kill of task-service 1, for 5s",
+            "    at  10.000 s  blackhole of task-service 1, for 5s",
+            "    at  11.000 s  latency=50ms of task-service 1 from gateway, for 10s",
+            "    at  15.000 s  kill of task-service 1, for 5s",
+            "    at  20.000 s  restart of task-service 1, back at once",
+        ],
+        "the monolith has none of them"
+    );
+}
+
+#[test]
 fn a_wrong_flag_or_file_is_exit_2_and_says_the_way_out() {
     let resumed = scratch();
     write(resumed.path(), "experiment.toml", "# why?\nsystem = \"task-tracker\"\n[factors]\nusers = [1]\n");

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub fn scalelab() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scalelab"));
     command.stdin(Stdio::null()).env_remove("SCALELAB_POSTGRES_URL").env("NO_COLOR", "1");
+    // Journals of the tests' runs stay apart from those of whoever runs the tests.
+    command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

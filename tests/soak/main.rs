@@ -1,75 +1,23 @@
-//! Fifteen minutes of load, on the task tracker and on a stream at the same time: from minute five on, memory and open
-//! files of every replica stay flat. The median of each minute is within ±5 % of the median of all, so that a buffer
-//! that comes and goes within a second is no leak, and a leak is not hidden. `SOAK_MINUTES` shortens it, and then the
-//! first third is left out.
+//! What shows only after a while: fifteen minutes of load, then two hundred faults in a row. `-- load` or `-- faults`
+//! does one of them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Child, Command, ExitCode};
+use std::process::ExitCode;
 
-/// How far a value may be from the median.
-const BAND: f64 = 0.05;
-
-/// What is soaked.
-const EXPERIMENTS: [&str; 2] = ["task-tracker/soak", "socket-stream/soak"];
+mod faults;
+mod flat;
+mod load;
+#[path = "../../services/task-tracker/tests/it/postgres.rs"]
+mod postgres;
 
 fn main() -> ExitCode {
-    let minutes: u32 = std::env::var("SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(15);
-    let folder = tempfile::tempdir().expect("a scratch folder");
-    let start = |experiment: &&str| -> (String, Child) {
-        let child = Command::new(env!("CARGO_BIN_EXE_scalelab"))
-            .args(["run", experiment, "--duration", &format!("{minutes}m"), "--out"])
-            .arg(folder.path().join(experiment))
-            .spawn()
-            .expect("the program starts");
-        ((*experiment).to_owned(), child)
-    };
-    let running: Vec<_> = EXPERIMENTS.iter().map(start).collect();
-    let mut flat = true;
-    for (experiment, mut child) in running {
-        let status = child.wait().expect("the program ends");
-        if !status.success() {
-            eprintln!("{experiment} failed: {status}");
-            flat = false;
-            continue;
-        }
-        flat &= is_flat(&folder.path().join(experiment), f64::from(minutes) * 60.0 / 3.0);
+    let asked: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wants = |part: &str| asked.is_empty() || asked.iter().any(|argument| argument == part);
+    let mut well = true;
+    if wants("load") {
+        well &= load::soak();
     }
-    if flat { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn is_flat(runs: &Path, from_s: f64) -> bool {
-    let trial = std::fs::read_dir(runs.join("latest/trials")).expect("trials").flatten().next().expect("one trial");
-    let series = std::fs::read_to_string(trial.path().join("series.csv")).expect("a series");
-    let mut values: BTreeMap<(String, String), BTreeMap<u32, Vec<f64>>> = BTreeMap::new();
-    for line in series.lines().skip(1) {
-        let fields: Vec<_> = line.split(',').collect();
-        let [t_s, name, role, replica, value] = fields[..] else { continue };
-        let (Ok(t_s), Ok(value)) = (t_s.parse::<f64>(), value.parse::<f64>()) else { continue };
-        if t_s >= from_s && matches!(name, "rss_bytes" | "open_files") {
-            let minutes = values.entry((format!("{role} {replica}"), name.to_owned())).or_default();
-            minutes.entry((t_s / 60.0) as u32).or_default().push(value);
-        }
+    if wants("faults") {
+        well &= faults::soak();
     }
-    let mut flat = !values.is_empty();
-    for ((who, what), minutes) in values {
-        let mut medians: Vec<f64> = minutes.into_values().map(median).collect();
-        let middle = median(medians.clone());
-        medians.sort_by(f64::total_cmp);
-        let (low, high) = (medians[0], medians[medians.len() - 1]);
-        // Of few files, a twentieth is less than one: a handful more or less is no leak.
-        let slack = if what == "open_files" { 4.0 } else { 0.0 };
-        let ok = high <= middle * (1.0 + BAND) + slack && low >= middle * (1.0 - BAND) - slack;
-        flat &= ok;
-        println!(
-            "{who:<18} {what:<11} {low:>12.0} {middle:>12.0} {high:>12.0}  {}",
-            if ok { "flat" } else { "NOT FLAT" }
-        );
-    }
-    flat
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::RoleConfig;
+use crate::gate::Gate;
 use crate::role::{Env, Phase, Role};
 use crate::shutdown::{self, HARD_DEADLINE, Stopper};
 
@@ -49,6 +50,7 @@ pub struct Hosted {
     /// The start of the names of its threads.
     pub thread_prefix: String,
     stopper: Stopper,
+    gate: Gate,
     thread: Option<thread::JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -175,20 +177,22 @@ pub fn start(role: Role, config: RoleConfig, clock: Clock) -> anyhow::Result<Hos
         cpus,
     };
     let collector = collect_each_second(admin.clone(), shutdown, &thread_prefix)?;
+    let gate = Gate::default();
     let thread = {
         let admin = admin.clone();
         let prefix = thread_prefix.clone();
+        let gate = gate.clone();
         spawn_named(&format!("{thread_prefix}main"), move || {
-            let result = run_on_own_runtime(role, env, &prefix, cpus);
+            let result = run_on_own_runtime(role, env, &prefix, cpus, &gate);
             admin.status.0.phase.send_replace(Phase::Ended);
             drop(collector);
             result
         })?
     };
-    Ok(Hosted { admin, addr, thread_prefix, stopper, thread: Some(thread) })
+    Ok(Hosted { admin, addr, thread_prefix, stopper, gate, thread: Some(thread) })
 }
 
-fn run_on_own_runtime(role: Role, env: Env, prefix: &str, cpus: usize) -> anyhow::Result<()> {
+fn run_on_own_runtime(role: Role, env: Env, prefix: &str, cpus: usize, gate: &Gate) -> anyhow::Result<()> {
     // With one CPU a second thread would only take turns with the first.
     let mut builder = if cpus == 1 {
         tokio::runtime::Builder::new_current_thread()
@@ -198,8 +202,9 @@ fn run_on_own_runtime(role: Role, env: Env, prefix: &str, cpus: usize) -> anyhow
         builder
     };
     let runtime = builder.enable_all().thread_name(format!("{prefix}rt")).build()?;
+    gate.leads_to(runtime.handle(), if cpus == 1 { 0 } else { cpus });
     let (status, shutdown) = (env.status.clone(), env.shutdown.clone());
-    let result = runtime.block_on(async {
+    let work = async {
         let role = (role.run)(env);
         let deadline = async {
             shutdown.requested().await;
@@ -210,7 +215,9 @@ fn run_on_own_runtime(role: Role, env: Env, prefix: &str, cpus: usize) -> anyhow
             result = role => result,
             () = deadline => Err(anyhow::anyhow!("still busy {} s after being asked to stop; dropped", HARD_DEADLINE.as_secs())),
         }
-    });
+    };
+    // Dropped inside of the runtime: some of what a role holds has a last word to say there.
+    let result = runtime.block_on(async { gate.guard(work).await.unwrap_or(Ok(())) });
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
 }
@@ -277,7 +284,31 @@ impl Hosted {
 
     /// Asks the role to stop.
     pub fn request_stop(&self) {
+        self.gate.let_go();
         self.stopper.stop();
+    }
+
+    /// Ends the role without a word: what it was doing is dropped where it stands, and its sockets are closed.
+    pub fn kill(&mut self) {
+        self.gate.kill();
+        // How it ended is no news to whoever killed it.
+        let _ = self.join();
+        // Threads of its own hear it here.
+        self.stopper.stop();
+    }
+
+    /// Holds every thread of the role's runtime, until [`Hosted::let_go`]. Threads of its own that only answer that
+    /// runtime then have nothing to do; others go on.
+    ///
+    /// # Errors
+    /// When one of them is too busy to be held; none is then.
+    pub fn hold(&self) -> anyhow::Result<()> {
+        self.gate.hold()
+    }
+
+    /// Lets the role go on.
+    pub fn let_go(&self) {
+        self.gate.let_go();
     }
 
     /// Waits for the role's end.
@@ -295,6 +326,7 @@ impl Hosted {
 
 impl Drop for Hosted {
     fn drop(&mut self) {
+        self.gate.let_go();
         self.stopper.stop();
     }
 }

@@ -26,6 +26,18 @@ struct Queue {
     capacity: usize,
 }
 
+impl Queue {
+    fn push(&mut self, entry: &impl Serialize) {
+        self.last += 1;
+        let seq = self.last;
+        let line = serde_json::to_string(&Line { seq, entry }).expect("an entry is an object of plain values");
+        self.lines.push_back((seq, line));
+        if self.lines.len() > self.capacity {
+            self.lines.pop_front();
+        }
+    }
+}
+
 impl Default for Journal {
     fn default() -> Self {
         Self::with_capacity(Self::CAPACITY)
@@ -46,14 +58,16 @@ impl Journal {
     /// # Panics
     /// When it is not an object of plain values.
     pub fn push(&self, entry: &impl Serialize) {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(entry);
+    }
+
+    /// Tells several things, in their order, without anything of others between them.
+    ///
+    /// # Panics
+    /// As [`Journal::push`].
+    pub fn push_all(&self, entries: impl IntoIterator<Item = impl Serialize>) {
         let mut queue = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        queue.last += 1;
-        let seq = queue.last;
-        let line = serde_json::to_string(&Line { seq, entry }).expect("an entry is an object of plain values");
-        queue.lines.push_back((seq, line));
-        if queue.lines.len() > queue.capacity {
-            queue.lines.pop_front();
-        }
+        entries.into_iter().for_each(|entry| queue.push(&entry));
     }
 
     /// The lines after `seq`, newline-delimited; those up to it are forgotten.

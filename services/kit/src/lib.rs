@@ -12,6 +12,7 @@ pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod extension;
+mod gate;
 pub mod host;
 pub mod http;
 pub mod journal;

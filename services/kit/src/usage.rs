@@ -29,6 +29,12 @@ pub fn of_process(pid: u32) -> Usage {
     }
 }
 
+/// Whether a process is stopped by a signal.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    fields_after_name(&stat).first() == Some(&"T")
+}
+
 /// CPU time, in seconds, of every living thread of this process whose name starts with `prefix`, by thread id.
 ///
 /// Names reach threads that a driver starts for itself, where ids would have to be handed over.

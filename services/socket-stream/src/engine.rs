@@ -95,17 +95,25 @@ pub async fn run_job(mut env: Env, make: impl FnOnce(&Settings) -> anyhow::Resul
     let (notes, noted) = mpsc::channel();
     let engine = Arc::new(engine(&env, settings, notes)?);
     let (ended, mut endings) = asynchronous::unbounded_channel();
-    let threads = Threads { env: &env, engine: engine.clone(), ended };
-    let result = tokio::select! {
+    let _end = End(engine.clone());
+    let threads = Threads { env: &env, engine, ended };
+    tokio::select! {
         result = live(&env, &threads, job, noted) => result,
         Some(error) = endings.recv() => Err(error),
         () = env.shutdown.requested() => Ok(()),
-    };
-    engine.signal.tell(|told| told.end = true);
-    if let Some(core) = engine.core.get() {
-        core.end();
     }
-    result
+}
+
+/// Dropped, also when the role is killed where it stands, it ends the engine's threads.
+struct End(Arc<Engine>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.signal.tell(|told| told.end = true);
+        if let Some(core) = self.0.core.get() {
+            core.end();
+        }
+    }
 }
 
 fn engine(env: &Env, settings: Settings, notes: mpsc::Sender<Note>) -> anyhow::Result<Engine> {

@@ -53,13 +53,21 @@ async fn serve(mut env: Env) -> anyhow::Result<()> {
         flushed,
     });
     env.ready();
-    let result = tokio::select! {
+    let _end = End(source.clone());
+    tokio::select! {
         result = accept(&env, &source, &listener) => result,
         result = follow(&env, &source, flushes) => result,
         () = env.shutdown.requested() => Ok(()),
-    };
-    source.told.shutdown.store(0, Relaxed);
-    result
+    }
+}
+
+/// Dropped, also when the role is killed where it stands, it ends the threads of the clients.
+struct End(Arc<Source>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.told.shutdown.store(0, Relaxed);
+    }
 }
 
 /// Gives each connection a thread, for ever.

@@ -19,6 +19,7 @@ pub mod cors;
 pub mod datetime;
 pub mod fields;
 pub mod gateway;
+pub mod gauges;
 pub mod metrics;
 pub mod openapi;
 pub mod operations;

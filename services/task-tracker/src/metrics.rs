@@ -8,11 +8,14 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-/// Answers by class of status, and requests that were shed.
+/// Answers by class of status, and requests that were shed or had nobody waiting any more.
 #[derive(Clone)]
 pub struct HttpMetrics {
     by_class: [Counter; 5],
-    shed: Counter,
+    /// Requests that were refused because too much was under way.
+    pub shed: Counter,
+    /// Requests whose caller had gone, or had no time left, before they ended.
+    pub expired: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -26,11 +29,12 @@ impl HttpMetrics {
         let family = Family::<Class, Counter>::default();
         let by_class =
             ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|status| family.get_or_create(&Class { status }).clone());
-        let shed = Counter::default();
+        let (shed, expired) = (Counter::default(), Counter::default());
         let mut registry = env.metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         registry.register("http_requests", "Answers by class of status", family);
         registry.register("http_shed", "Requests refused because too much was under way", shed.clone());
-        Self { by_class, shed }
+        registry.register("http_expired", "Requests that nobody waited for to the end", expired.clone());
+        Self { by_class, shed, expired }
     }
 
     /// Counts an answer.
@@ -39,16 +43,13 @@ impl HttpMetrics {
             counter.inc();
         }
     }
-
-    /// Counts a request that was shed.
-    pub fn shed(&self) {
-        self.shed.inc();
-    }
 }
 
 /// What a role does with its upstreams.
 #[derive(Clone, Default)]
 pub struct UpstreamMetrics {
+    /// Requests that were to be sent on.
+    pub requests: Counter,
     /// Tries sent.
     pub tries: Counter,
     /// Tries that were repetitions.
@@ -69,6 +70,7 @@ impl UpstreamMetrics {
         let metrics = Self::default();
         let mut registry = env.metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for (name, help, counter) in [
+            ("upstream_requests", "Requests to send on", &metrics.requests),
             ("upstream_tries", "Tries sent to upstreams", &metrics.tries),
             ("upstream_retries", "Tries that repeated a failed one", &metrics.retries),
             ("upstream_retries_over_budget", "Retries that the budget forbade", &metrics.over_budget),

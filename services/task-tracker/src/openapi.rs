@@ -73,7 +73,7 @@ fn refusal(status: u16) -> Value {
         412 => ("The task has another version than If-Match asks for", "Detail"),
         413 => ("The body is too long", "Detail"),
         422 => ("A value is wrong; the answer names it", "Problems"),
-        502 => ("The service broke the connection before it had answered", "Detail"),
+        502 => ("Something needed broke off before it had answered; what was asked may have been done", "Detail"),
         503 => ("Not now: too much under way (then with x-shed), or something needed cannot be had", "Detail"),
         _ => ("The deadline has passed", "Detail"),
     };

@@ -62,7 +62,7 @@ impl Operation {
         refusals.extend(self.token.then_some(401));
         refusals.extend(self.body.iter().flat_map(|_| [413, 422]));
         if self.part != Part::Every {
-            refusals.extend([503, 504]);
+            refusals.extend([502, 503, 504]);
         }
         refusals
     }

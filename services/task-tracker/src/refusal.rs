@@ -1,6 +1,7 @@
 //! Every answer that is not the one asked for, as a value.
 //!
-//! The one rule: each has a JSON body with a `detail`, says what is wrong, and none of them is a 500.
+//! The one rule: each has a JSON body with a `detail`, says what is wrong, and none of them is a 500. A 4xx and a 503 say
+//! that nothing was done; where that is not known, it is a 502 or a 504.
 
 use std::borrow::Cow;
 
@@ -64,11 +65,27 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// A database that cannot answer is a service that is unavailable, not one that is broken.
+/// A database that cannot answer is a service that is unavailable, not one that is broken; unless it broke off over a
+/// statement, which it may have carried out.
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
         eprintln!("database: {error}");
-        Self::Unavailable("the database did not answer; try again".into())
+        match was_refused(&error) {
+            true => Self::Unavailable("the database did not answer; try again".into()),
+            false => Self::Status(StatusCode::BAD_GATEWAY, "the database broke off before it had answered"),
+        }
+    }
+}
+
+/// Whether a database has surely not carried out what it was asked.
+fn was_refused(error: &sqlx::Error) -> bool {
+    match error {
+        // A server that is being stopped (class 57) says so in the middle of a commit too.
+        sqlx::Error::Database(error) => error.code().is_none_or(|code| code.len() != 5 || !code.starts_with("57")),
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) | sqlx::Error::Encode(_) => true,
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        _ => false,
     }
 }
 
@@ -136,3 +153,25 @@ pub const SHED: axum::http::HeaderName = axum::http::HeaderName::from_static("x-
 
 /// What is left of the caller's deadline, in milliseconds from when the request was sent: no clock is shared.
 pub const DEADLINE: axum::http::HeaderName = axum::http::HeaderName::from_static("x-deadline-ms");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_surely_did_nothing_is_unavailable() {
+        let io = |kind| sqlx::Error::Io(std::io::Error::from(kind));
+        for (error, status) in [
+            (sqlx::Error::PoolTimedOut, 503),
+            (sqlx::Error::PoolClosed, 503),
+            (io(std::io::ErrorKind::ConnectionRefused), 503),
+            (io(std::io::ErrorKind::ConnectionReset), 502),
+            (io(std::io::ErrorKind::UnexpectedEof), 502),
+            (sqlx::Error::Protocol("cut short".to_owned()), 502),
+            (sqlx::Error::WorkerCrashed, 502),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Refusal::from(error).status().as_u16(), status, "{text}");
+        }
+    }
+}

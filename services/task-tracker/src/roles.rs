@@ -11,18 +11,19 @@ use bytes::Bytes;
 use kit::role::BoxFuture;
 use kit::{Env, Role};
 
+use crate::gateway::levels::{self, Levels};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, ROUTES};
 use crate::metrics::{HttpMetrics, UpstreamMetrics};
 use crate::operations::{OPERATIONS, Part};
 use crate::passwords::Passwords;
-use crate::service::Service;
+use crate::service::{CostOfTasks, Service};
 use crate::settings::{GatewaySettings, RetrySettings, Settings};
 use crate::shedding::InFlight;
 use crate::stats::Counts;
 use crate::store::{Migrations, Store};
 use crate::tokens::Tokens;
-use crate::{cors, datetime, openapi, tasks, users};
+use crate::{cors, datetime, gauges, openapi, tasks, users};
 
 /// Every role of this system.
 pub const ROLES: &[Role] = &[
@@ -61,16 +62,17 @@ async fn stats_service(env: Env) -> anyhow::Result<()> {
     // Retries belong to one layer, and the gateway is it.
     let upstream =
         GatewaySettings { retries: RetrySettings { on: false, ..Default::default() }, ..settings.gateway.clone() };
-    let upstream = Upstream::new(&env, "task-service", &upstream, &UpstreamMetrics::register(&env))?;
+    let metrics = UpstreamMetrics::register(&env);
+    let upstream = Upstream::new(&env, "task-service", &upstream, &metrics, &Levels::new(&env))?;
     upstream.watch_readiness(&env.shutdown);
     serve_service(env, &settings, &[Part::Stats], None, Counts::TaskService(upstream)).await
 }
 
 async fn gateway(env: Env) -> anyhow::Result<()> {
     let settings: Settings = env.config.settings()?;
-    let metrics = UpstreamMetrics::register(&env);
+    let (metrics, levels) = (UpstreamMetrics::register(&env), Levels::new(&env));
     let upstreams: anyhow::Result<Vec<_>> =
-        ROUTES.iter().map(|(_, name)| Upstream::new(&env, name, &settings.gateway, &metrics)).collect();
+        ROUTES.iter().map(|(_, name)| Upstream::new(&env, name, &settings.gateway, &metrics, &levels)).collect();
     let upstreams = upstreams?;
     for upstream in &upstreams {
         upstream.watch_readiness(&env.shutdown);
@@ -83,12 +85,40 @@ async fn gateway(env: Env) -> anyhow::Result<()> {
         metrics: HttpMetrics::register(&env),
         document: Bytes::from(openapi::document(&operations, true)),
     });
+    gauges::tell(&env, {
+        let (gateway, metrics, levels) = (gateway.clone(), metrics, levels);
+        move || gateway_gauges(&gateway, &metrics, &levels)
+    });
     let checked = gateway.clone();
     env.status.check_with(Arc::new(move || {
         let checked = checked.clone();
         Box::pin(async move { checked.readiness() })
     }));
     serve(env, &settings, gateway.router()).await
+}
+
+/// `requests` are those of clients, shed ones too: tries for each of them is what a client's request costs upstreams.
+fn gateway_gauges(gateway: &Gateway, upstreams: &UpstreamMetrics, levels: &Levels) -> [(&'static str, f64); 8] {
+    let (shed, now) = (gateway.metrics.shed.get(), levels.now());
+    [
+        ("requests", (upstreams.requests.get() + shed) as f64),
+        ("tries", upstreams.tries.get() as f64),
+        ("retries", upstreams.retries.get() as f64),
+        ("over_budget", upstreams.over_budget.get() as f64),
+        ("shed", shed as f64),
+        ("in_flight", gateway.in_flight.count() as f64),
+        (levels::BREAKER_OPEN, now.breaker_open as f64),
+        (levels::NOT_READY, now.not_ready as f64),
+    ]
+}
+
+fn service_gauges(service: &Service) -> [(&'static str, f64); 3] {
+    let metrics = &service.metrics;
+    [
+        ("shed", metrics.shed.get() as f64),
+        ("expired", metrics.expired.get() as f64),
+        ("in_flight", service.in_flight.count() as f64),
+    ]
 }
 
 async fn open(env: &Env, migrations: &'static Migrations, settings: &Settings) -> anyhow::Result<Store> {
@@ -123,7 +153,13 @@ async fn serve_service(
         passwords: Passwords::new(settings.argon2)?,
         clock: env.clock.clone(),
         in_flight: InFlight::new(settings.max_in_flight.unwrap_or(Settings::MAX_IN_FLIGHT)),
+        drop_expired: settings.drop_expired.unwrap_or(true),
+        cost: settings.cost.map(CostOfTasks::new),
         metrics: HttpMetrics::register(&env),
+    });
+    gauges::tell(&env, {
+        let service = service.clone();
+        move || service_gauges(&service)
     });
     let checked = service.clone();
     env.status.check_with(Arc::new(move || -> BoxFuture<Result<(), String>> {

@@ -15,12 +15,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kit::Clock;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::metrics::HttpMetrics;
-use crate::operations::{self, Found, Operation};
+use crate::operations::{self, Found, Operation, Part};
 use crate::passwords::Passwords;
 use crate::refusal::{DEADLINE, Problem, Refusal};
-use crate::shedding::InFlight;
+use crate::settings::Cost;
+use crate::shedding::{InFlight, UnderWay};
 use crate::stats::Counts;
 use crate::store::Store;
 use crate::tokens::Tokens;
@@ -44,6 +47,10 @@ pub struct Service {
     pub clock: Clock,
     /// Limits what is under way.
     pub in_flight: InFlight,
+    /// Whether work that nobody waits for any more is dropped.
+    pub drop_expired: bool,
+    /// What a request for tasks costs beside its own work.
+    pub cost: Option<CostOfTasks>,
     /// Counts answers.
     pub metrics: HttpMetrics,
     /// The OpenAPI document of this role.
@@ -103,11 +110,11 @@ impl Service {
             Found::Nothing => return Err(Refusal::NotFound("not found")),
         };
         // Readiness must be answered above all when there is much to do.
-        if operation.part == operations::Part::Every {
+        if operation.part == Part::Every {
             return (operation.handle)(self, Call::empty(parts.headers)).await;
         }
-        let Some(_under_way) = self.in_flight.enter() else {
-            self.metrics.shed();
+        let Some(under_way) = self.in_flight.enter() else {
+            self.metrics.shed.inc();
             return Err(Refusal::Shed);
         };
         let user = if operation.token { self.user(&parts.headers)? } else { 0 };
@@ -115,17 +122,27 @@ impl Service {
         let deadline_ms = deadline_ms(&parts.headers);
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let headers = parts.headers;
-        let work = async {
+        let (drop_expired, expired) = (self.drop_expired, self.metrics.expired.clone());
+        let work = async move {
             let body = match operation.body {
                 Some(_) => json_body(&headers, body).await?,
                 None => Bytes::new(),
             };
+            if let Some(cost) = self.cost_of(operation) {
+                cost.pay(&self.clock).await;
+            }
             (operation.handle)(self.clone(), Call { user, id, query, headers, body }).await
         };
-        match deadline_ms {
-            None => work.await,
-            Some(ms) => within(Duration::from_millis(ms), work).await,
+        match drop_expired {
+            true => while_wanted(deadline_ms.map(Duration::from_millis), expired, under_way, work).await,
+            false => to_the_end(expired, under_way, work).await,
         }
+    }
+
+    /// What an operation pays in this role: whoever looks tasks up itself does.
+    fn cost_of(&self, operation: &Operation) -> Option<&CostOfTasks> {
+        let looks_up = operation.part == Part::Tasks || operation.part == Part::Stats && self.store.is_some();
+        self.cost.as_ref().filter(|_| looks_up)
     }
 
     fn user(&self, headers: &HeaderMap) -> Result<i64, Refusal> {
@@ -211,13 +228,69 @@ async fn json_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Work whose caller has given up is dropped.
-async fn within(time: Duration, work: impl Future<Output = Result<Response, Refusal>>) -> Result<Response, Refusal> {
-    let expired = Refusal::Status(StatusCode::GATEWAY_TIMEOUT, "the caller's deadline has passed");
-    if time.is_zero() {
-        return Err(expired);
+/// Drops work whose caller has no time left; one that leaves drops this as a whole.
+async fn while_wanted(
+    time: Option<Duration>,
+    expired: Counter,
+    _under_way: UnderWay,
+    work: impl Future<Output = Result<Response, Refusal>>,
+) -> Result<Response, Refusal> {
+    let mut unwanted = CountedUnlessDone { expired, done: false };
+    let answer = match time {
+        None => Some(work.await),
+        Some(Duration::ZERO) => None,
+        Some(time) => tokio::time::timeout(time, work).await.ok(),
+    };
+    unwanted.done = answer.is_some();
+    answer.unwrap_or(Err(Refusal::Status(StatusCode::GATEWAY_TIMEOUT, "the caller's deadline has passed")))
+}
+
+/// Does the work to its end, whether or not somebody still waits for it.
+async fn to_the_end(
+    expired: Counter,
+    under_way: UnderWay,
+    work: impl Future<Output = Result<Response, Refusal>> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let (answer, caller) = oneshot::channel();
+    tokio::spawn(async move {
+        let _under_way = under_way;
+        if answer.send(work.await).is_err() {
+            expired.inc();
+        }
+    });
+    caller.await.unwrap_or(Err(Refusal::Unavailable("the request ended without an answer; try again".into())))
+}
+
+struct CountedUnlessDone {
+    expired: Counter,
+    done: bool,
+}
+
+impl Drop for CountedUnlessDone {
+    fn drop(&mut self) {
+        if !self.done {
+            self.expired.inc();
+        }
     }
-    tokio::time::timeout(time, work).await.unwrap_or(Err(expired))
+}
+
+/// The slots of a [`Cost`].
+pub struct CostOfTasks {
+    slots: Semaphore,
+    held_for: Duration,
+}
+
+impl CostOfTasks {
+    /// All of them free.
+    pub fn new(cost: Cost) -> Self {
+        Self { slots: Semaphore::new(cost.slots.get() as usize), held_for: Duration::from_millis(cost.ms.get().into()) }
+    }
+
+    /// Waits for a slot and holds it for its time.
+    async fn pay(&self, clock: &Clock) {
+        let _slot = self.slots.acquire().await;
+        clock.sleep(self.held_for).await;
+    }
 }
 
 fn task_id(text: &str) -> Result<i64, Refusal> {

@@ -22,6 +22,13 @@ pub struct Settings {
     /// Requests a service works on at once; above it, it sheds. None: [`Settings::MAX_IN_FLIGHT`]. 0: it never sheds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<usize>,
+    /// Whether a service drops a request once its caller has gone or has no time left. None: it does. Off: it finishes
+    /// what it has begun, as most servers do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop_expired: Option<bool>,
+    /// What a request for tasks costs beside its own work. None: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// How long a token is good for, in minutes. None: [`Settings::TOKEN_MINUTES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_minutes: Option<NonZeroU32>,
@@ -62,6 +69,18 @@ pub struct Argon2Parameters {
     pub lanes: u32,
 }
 
+/// A resource that each request for tasks holds for a while, as it would a connection of a small pool or a place at a slow
+/// neighbour. It sleeps and uses no CPU, so that a replica's capacity, `slots` in each `ms`, is the same on any machine.
+/// Who finds no slot waits for one, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// How long a slot is held.
+    pub ms: NonZeroU32,
+    /// How many there are in each replica.
+    pub slots: NonZeroU32,
+}
+
 /// How the gateway treats its upstreams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,7 +89,7 @@ pub struct GatewaySettings {
     pub deadline_ms: u64,
     /// The time one try may take, within the deadline. 0: none of its own.
     pub try_timeout_ms: u64,
-    /// The time connecting may take.
+    /// The time connecting may take. 0: as long as it takes.
     pub connect_timeout_ms: u64,
     /// Requests the gateway has under way at once; above it, it sheds. 0: it never sheds.
     pub max_in_flight: usize,
@@ -115,7 +134,7 @@ pub enum Balance {
     RoundRobin,
 }
 
-/// When a failed try is repeated: idempotent or keyed requests only, and never after a time-out.
+/// When a failed try is repeated: idempotent or keyed requests only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrySettings {
@@ -135,6 +154,9 @@ pub struct RetrySettings {
     pub backoff_base_ms: u64,
     /// The largest bound.
     pub backoff_max_ms: u64,
+    /// Whether a try that took too long is repeated too. The replica may still be at it: then there is more to do just
+    /// when too much is to be done.
+    pub after_timeout: bool,
 }
 
 impl Default for RetrySettings {
@@ -148,6 +170,7 @@ impl Default for RetrySettings {
             jitter: true,
             backoff_base_ms: 10,
             backoff_max_ms: 250,
+            after_timeout: false,
         }
     }
 }
@@ -209,6 +232,7 @@ mod tests {
             r#"{"gateway": {"speed": 1}}"#,
             r#"{"gateway": {"retries": {"speed": 1}}}"#,
             r#"{"gateway": {"breaker": {"speed": 1}}}"#,
+            r#"{"cost": {"ms": 1, "slots": 1, "speed": 1}}"#,
         ] {
             assert!(read(text).unwrap_err().contains("unknown field `speed`"), "{text}");
         }

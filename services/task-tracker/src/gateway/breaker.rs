@@ -60,6 +60,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it lets everything through.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
     /// A call that was admitted begins. Gives back what its end is to be told with.
     #[must_use]
     pub fn begin(&mut self, now_ns: u64) -> u64 {

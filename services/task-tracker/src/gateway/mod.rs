@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod levels;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -80,7 +81,7 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let Some(upstream) = self.upstream(parts.uri.path()) else { return self.own(&parts) };
         let Some(_under_way) = self.in_flight.enter() else {
-            self.metrics.shed();
+            self.metrics.shed.inc();
             return Err(Refusal::Shed);
         };
         let own_ms = self.settings.deadline_ms;

@@ -20,9 +20,10 @@ use super::backoff;
 use super::balance::{self, Candidate, Readiness};
 use super::breaker::{Breaker, CallOutcome};
 use super::budget::Budget;
+use super::levels::Levels;
 use crate::metrics::UpstreamMetrics;
 use crate::refusal::{DEADLINE, SHED};
-use crate::settings::GatewaySettings;
+use crate::settings::{GatewaySettings, RetrySettings};
 use crate::shedding::InFlight;
 
 /// Idle connections kept to one replica.
@@ -83,6 +84,7 @@ struct Inner {
     settings: GatewaySettings,
     clock: Clock,
     metrics: UpstreamMetrics,
+    levels: Levels,
     turn: AtomicUsize,
     rng: Mutex<kit::Rng>,
     budget: Mutex<Budget>,
@@ -113,15 +115,19 @@ impl Upstream {
         name: &'static str,
         settings: &GatewaySettings,
         metrics: &UpstreamMetrics,
+        levels: &Levels,
     ) -> anyhow::Result<Self> {
         let replicas: anyhow::Result<Vec<_>> =
             env.config.peers(name)?.iter().map(|addr| Replica::new(addr, settings)).collect();
+        let replicas = replicas?;
+        levels.add(replicas.len());
         Ok(Self(Arc::new(Inner {
             name,
-            replicas: replicas?,
+            replicas,
             settings: settings.clone(),
             clock: env.clock.clone(),
             metrics: metrics.clone(),
+            levels: levels.clone(),
             turn: AtomicUsize::new(0),
             rng: Mutex::new(env.rng(name)),
             budget: Mutex::new(Budget::new(&settings.retries, env.clock.now_ns())),
@@ -156,8 +162,25 @@ impl Upstream {
     /// # Errors
     /// The last try's failure.
     pub async fn send(&self, request: &Forward, deadline_ms: Option<u64>) -> Result<Reply, Failure> {
+        let mut earlier = None;
+        let result = self.try_until(request, deadline_ms, &mut earlier).await;
+        match earlier {
+            // That the last try was refused says nothing of the one before it.
+            Some(failure) if request.method != Method::GET && is_refusal(&result) => Err(failure),
+            _ => result,
+        }
+    }
+
+    /// The last try's result; in `earlier` what became of one before it that may have been done.
+    async fn try_until(
+        &self,
+        request: &Forward,
+        deadline_ms: Option<u64>,
+        earlier: &mut Option<Failure>,
+    ) -> Result<Reply, Failure> {
         let retries = &self.0.settings.retries;
         let deadline_ns = deadline_ms.map(|ms| self.0.clock.now_ns().saturating_add(ms.saturating_mul(1_000_000)));
+        self.0.metrics.requests.inc();
         lock(&self.0.budget).deposit();
         let mut tries = 1;
         let mut last = None;
@@ -169,7 +192,8 @@ impl Upstream {
                 }
                 None => Err(Failure::LeftAlone(self.0.name)),
             };
-            let may_repeat = retries.on && request.repeatable && tries < retries.max_tries && is_worth_a_retry(&result);
+            let may_repeat =
+                retries.on && request.repeatable && tries < retries.max_tries && is_worth_a_retry(&result, retries);
             if !may_repeat {
                 return result;
             }
@@ -183,6 +207,7 @@ impl Upstream {
             }
             self.0.clock.sleep(wait).await;
             self.0.metrics.retries.inc();
+            *earlier = earlier.or(unclear(&result, self.0.name));
             tries += 1;
         }
     }
@@ -204,7 +229,7 @@ impl Upstream {
         };
         call.outcome = outcome(&result);
         if matches!(result, Err(Failure::Unreachable(_))) {
-            replica.note(|readiness| readiness.unreachable());
+            self.0.note(replica, Readiness::unreachable);
         }
         result
     }
@@ -252,7 +277,7 @@ impl Upstream {
         loop {
             let asked = tokio::time::timeout(Duration::from_secs(1), self.0.exchange(replica, &request, None)).await;
             let good = matches!(asked, Ok(Ok(reply)) if reply.status == StatusCode::OK);
-            replica.note(|readiness| readiness.asked(good));
+            self.0.note(replica, |readiness| readiness.asked(good));
             replica.close_unused(self.0.clock.now_ns());
             self.0.clock.sleep(interval).await;
         }
@@ -288,10 +313,12 @@ impl Inner {
 
     async fn connect(&self, replica: &Replica) -> Result<Connection, Failure> {
         let unreachable = Failure::Unreachable(self.name);
-        let time = Duration::from_millis(self.settings.connect_timeout_ms.max(1));
-        let Ok(Ok(stream)) = tokio::time::timeout(time, TcpStream::connect(&replica.addr)).await else {
-            return Err(unreachable);
+        let connecting = TcpStream::connect(&replica.addr);
+        let connected = match self.settings.connect_timeout_ms {
+            0 => connecting.await.ok(),
+            ms => tokio::time::timeout(Duration::from_millis(ms), connecting).await.ok().and_then(Result::ok),
         };
+        let Some(stream) = connected else { return Err(unreachable) };
         let _ = stream.set_nodelay(true);
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| unreachable)?;
         self.metrics.connections.inc();
@@ -314,6 +341,18 @@ impl Inner {
             replica.keep_idle(connection, self.clock.now_ns());
         }
         Ok(Reply { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// Changes what is thought of a replica's readiness; a change of mind is told at once.
+    fn note(&self, replica: &Replica, what: impl FnOnce(&mut Readiness)) {
+        let mut readiness = lock(&replica.readiness);
+        let before = readiness.is_ready();
+        what(&mut readiness);
+        let ready = readiness.is_ready();
+        replica.ready.store(ready, Ordering::Relaxed);
+        if ready != before {
+            self.levels.readiness(ready);
+        }
     }
 }
 
@@ -367,12 +406,6 @@ impl Replica {
         let unused = idle.iter().take_while(|(_, since_ns)| *since_ns < before_ns).count();
         idle.drain(..unused);
     }
-
-    fn note(&self, what: impl FnOnce(&mut Readiness)) {
-        let mut readiness = lock(&self.readiness);
-        what(&mut readiness);
-        self.ready.store(readiness.is_ready(), Ordering::Relaxed);
-    }
 }
 
 /// A call under way; dropped early, its outcome is unknown and its places are given back.
@@ -397,8 +430,13 @@ impl Drop for OpenCall<'_> {
         if self.outcome == CallOutcome::Failure {
             self.upstream.metrics.failures.inc();
         }
-        if lock(&self.replica.breaker).end(self.upstream.clock.now_ns(), self.epoch, self.outcome) {
+        let mut breaker = lock(&self.replica.breaker);
+        let before = breaker.is_closed();
+        if breaker.end(self.upstream.clock.now_ns(), self.epoch, self.outcome) {
             self.upstream.metrics.breaker_opens.inc();
+        }
+        if breaker.is_closed() != before {
+            self.upstream.levels.breaker(before);
         }
     }
 }
@@ -413,11 +451,31 @@ fn outcome(result: &Result<Reply, Failure>) -> CallOutcome {
     }
 }
 
-/// A time-out is not: the replica may still be at it, and the caller has waited long enough.
-fn is_worth_a_retry(result: &Result<Reply, Failure>) -> bool {
+/// A time-out is not, unless it is asked for: the replica may still be at it, and the caller has waited long enough.
+fn is_worth_a_retry(result: &Result<Reply, Failure>, retries: &RetrySettings) -> bool {
     match result {
-        Ok(reply) => reply.status == StatusCode::SERVICE_UNAVAILABLE,
+        Ok(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => retries.after_timeout,
+        Ok(reply) => matches!(reply.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY),
+        Err(Failure::TimedOut(_)) => retries.after_timeout,
         Err(failure) => matches!(failure, Failure::Unreachable(_) | Failure::Broken(_)),
+    }
+}
+
+/// What is left open by a try that is worth a retry: whether the work was done.
+fn unclear(result: &Result<Reply, Failure>, name: &'static str) -> Option<Failure> {
+    match result {
+        Ok(reply) if reply.status == StatusCode::BAD_GATEWAY => Some(Failure::Broken(name)),
+        Ok(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => Some(Failure::TimedOut(name)),
+        Err(failure @ (Failure::Broken(_) | Failure::TimedOut(_))) => Some(*failure),
+        _ => None,
+    }
+}
+
+/// Whether a result says that its own try surely did nothing.
+fn is_refusal(result: &Result<Reply, Failure>) -> bool {
+    match result {
+        Ok(reply) => reply.status.is_client_error() || reply.status == StatusCode::SERVICE_UNAVAILABLE,
+        Err(failure) => matches!(failure, Failure::LeftAlone(_) | Failure::Unreachable(_)),
     }
 }
 

@@ -101,7 +101,7 @@ fn get(gateway: &Hosted) -> Answer {
 #[test]
 fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
     type Row = (&'static str, Behaviour, &'static str, &'static [(&'static str, &'static str)], Value, u16, usize);
-    let rows: [Row; 11] = [
+    let rows: [Row; 17] = [
         ("a 503 is repeated", |n| if n == 0 { UNAVAILABLE } else { OK }, "GET", &[], json!({}), 200, 2),
         ("a shed one too", |n| if n == 0 { SHED } else { OK }, "GET", &[], json!({}), 200, 2),
         ("a reset too", |n| if n == 0 { None } else { OK }, "GET", &[], json!({}), 200, 2),
@@ -119,7 +119,56 @@ fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
         ),
         ("a POST is not repeated", |_| UNAVAILABLE, "POST", &[], json!({}), 503, 1),
         ("a keyed POST is", |n| if n == 0 { None } else { OK }, "POST", &[("Idempotency-Key", "k")], json!({}), 200, 2),
+        (
+            "nor is a refusal after a try that may have been done",
+            |n| if n == 0 { None } else { UNAVAILABLE },
+            "DELETE",
+            &[],
+            json!({}),
+            502,
+            2,
+        ),
+        (
+            "nor that nothing is there after it",
+            |n| if n == 0 { None } else { Some("404 Not Found") },
+            "DELETE",
+            &[],
+            json!({}),
+            502,
+            2,
+        ),
+        (
+            "a read has nothing to be unsure of",
+            |n| if n == 0 { None } else { UNAVAILABLE },
+            "GET",
+            &[],
+            json!({}),
+            503,
+            2,
+        ),
+        ("a refusal after a refusal is one", |_| UNAVAILABLE, "DELETE", &[], json!({}), 503, 2),
         ("a 404 is an answer", |_| Some("404 Not Found"), "GET", &[], json!({}), 404, 1),
+        (
+            "a late try is where that is asked for",
+            |n| if n == 0 { SILENCE } else { OK },
+            "GET",
+            &[],
+            json!({ "try_timeout_ms": 50, "retries": { "after_timeout": true } }),
+            200,
+            2,
+        ),
+        (
+            "without a budget every one is",
+            |_| SILENCE,
+            "GET",
+            &[],
+            json!({
+                "try_timeout_ms": 50,
+                "retries": { "after_timeout": true, "max_tries": 4, "budget": false, "jitter": false },
+            }),
+            504,
+            4,
+        ),
         ("a time-out is not repeated and is 504", |_| SILENCE, "GET", &[], json!({ "try_timeout_ms": 50 }), 504, 1),
     ];
     for (sentence, behaviour, method, headers, settings, status, requests) in rows {
@@ -177,6 +226,27 @@ fn without_a_breaker_it_is_asked_again_and_again() {
     let gateway = gateway(&[fake.addr.to_string()], json!({ "breaker": { "on": false, "min_calls": 5 } }));
     assert!((0..8).all(|_| get(&gateway).status == 500));
     assert_eq!(fake.requests(), 8);
+}
+
+#[test]
+fn what_the_gateway_does_is_told_over_time_and_trouble_at_once() {
+    let fake = Fake::start(|n| if n < 9 { Some("500 Internal Server Error") } else { OK });
+    let breaker = json!({ "min_calls": 5, "open_ms": 60_000 });
+    let settings = json!({ "breaker": breaker, "readiness_interval_ms": 60_000, "max_in_flight": 9 });
+    let gateway = gateway(&[fake.addr.to_string()], settings);
+    ready(&gateway);
+    assert!((0..8).all(|_| get(&gateway).status >= 500));
+    let points = || gateway.admin.series.after(0);
+    let values = |name: &str| -> Vec<f64> {
+        points().into_iter().filter(|point| point.name == name).filter_map(|point| point.value).collect()
+    };
+    assert_eq!(values("breaker_open").last(), Some(&1.0), "at once");
+    let not_ready = values("not_ready");
+    assert!(not_ready.contains(&1.0) && not_ready.ends_with(&[0.0]), "{not_ready:?}");
+    until("a second has passed", || values("requests").last() == Some(&8.0));
+    for (name, value) in [("tries", 5.0), ("retries", 0.0), ("over_budget", 0.0), ("shed", 0.0), ("in_flight", 0.0)] {
+        assert_eq!(values(name).last(), Some(&value), "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod client;
 mod conforms;
 mod databases;
 mod differential;
+mod expired;
 mod gateway;
+mod postgres;
 mod promised;
 mod starting;

@@ -1,0 +1,51 @@
+//! Fifteen minutes of load, on the task tracker and on a stream at the same time: from minute five on, memory and open
+//! files of every replica stay flat. `SOAK_MINUTES` shortens it, and then the first third is left out.
+
+use std::path::Path;
+use std::process::{Child, Command};
+
+use super::flat::Flat;
+
+/// What is soaked.
+const EXPERIMENTS: [&str; 2] = ["task-tracker/soak", "socket-stream/soak"];
+
+/// Runs it; says whether all is well.
+pub fn soak() -> bool {
+    let minutes: u32 = std::env::var("SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(15);
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let start = |experiment: &&str| -> (String, Child) {
+        let child = Command::new(env!("CARGO_BIN_EXE_scalelab"))
+            .args(["run", experiment, "--duration", &format!("{minutes}m"), "--out"])
+            .arg(folder.path().join(experiment))
+            .spawn()
+            .expect("the program starts");
+        ((*experiment).to_owned(), child)
+    };
+    let running: Vec<_> = EXPERIMENTS.iter().map(start).collect();
+    let mut flat = true;
+    for (experiment, mut child) in running {
+        let status = child.wait().expect("the program ends");
+        if !status.success() {
+            eprintln!("{experiment} failed: {status}");
+            flat = false;
+            continue;
+        }
+        flat &= is_flat(&folder.path().join(experiment), f64::from(minutes) * 60.0 / 3.0);
+    }
+    flat
+}
+
+fn is_flat(runs: &Path, from_s: f64) -> bool {
+    let trial = std::fs::read_dir(runs.join("latest/trials")).expect("trials").flatten().next().expect("one trial");
+    let series = std::fs::read_to_string(trial.path().join("series.csv")).expect("a series");
+    let mut flat = Flat::default();
+    for line in series.lines().skip(1) {
+        let fields: Vec<_> = line.split(',').collect();
+        let [t_s, name, role, replica, value] = fields[..] else { continue };
+        let (Ok(t_s), Ok(value)) = (t_s.parse::<f64>(), value.parse::<f64>()) else { continue };
+        if t_s >= from_s && matches!(name, "rss_bytes" | "open_files") {
+            flat.add(&format!("{role} {replica}"), name, t_s, value);
+        }
+    }
+    flat.holds()
+}
