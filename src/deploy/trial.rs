@@ -19,6 +19,7 @@ use crate::database::Server;
 use crate::experiment::{Experiment, LoadPlan, Trial};
 use crate::faults::inject::{Over, Stage};
 use crate::faults::journal::Journal;
+use crate::faults::possible::Machine;
 use crate::faults::{self, Injection, Planned};
 use crate::interrupt::Interrupt;
 use crate::measure::{Sample, TrialRecord};
@@ -44,6 +45,8 @@ pub struct Site<'a> {
     pub budget: &'a pinning::Budget,
     /// The run's name, part of every name it makes.
     pub run: &'a str,
+    /// Which faults this machine can do; none is every kind.
+    pub machine: Option<&'a Machine>,
     /// Where it is written down what has to be undone.
     pub journal: &'a Arc<Journal>,
     /// Ctrl-C.
@@ -158,6 +161,7 @@ fn measure(
         interrupt: site.interrupt,
         over: &over,
         processes: site.processes,
+        machine: site.machine.map(|machine| (machine, site.experiment.deployment)),
         journal: site.journal,
     };
     collected.watch(site.experiment.abort_when.as_ref(), &window);

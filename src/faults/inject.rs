@@ -11,10 +11,12 @@ use anyhow::Context as _;
 
 use super::journal::{Intent, Journal};
 use super::noted::Noted;
+use super::possible::Machine;
 use super::{FaultKind, Injection, Planned, machine, network, process};
 use crate::deploy::Deployment;
 use crate::deploy::running::Running;
 use crate::error::surroundings;
+use crate::experiment::DeploymentKind;
 use crate::interrupt::Interrupt;
 
 /// Where faults are injected.
@@ -31,6 +33,8 @@ pub struct Stage<'a> {
     pub over: &'a Over,
     /// Where what takes CPU and memory runs.
     pub processes: &'a dyn Deployment,
+    /// What this machine can do, and where it is to do it; none is everything.
+    pub machine: Option<(&'a Machine, DeploymentKind)>,
     /// Where it is written down what has to be undone.
     pub journal: &'a Arc<Journal>,
 }
@@ -131,6 +135,11 @@ impl Stage<'_> {
         let at_ns = self.origin_ns + planned.at.as_nanos() as u64;
         if let Some(why) = self.over.wait_until(&self.clock, at_ns) {
             anyhow::bail!("it was not injected: {why}");
+        }
+        let against = self.machine.and_then(|(machine, place)| machine.against(planned.kind.name(), place));
+        if against.is_some() {
+            injection.skipped = against;
+            return Ok(());
         }
         let mut paused = None;
         if planned.kind == FaultKind::Pause {

@@ -120,9 +120,9 @@ fn meaning(guard: &str) -> &str {
         "receiver-held" => "the receiver did not take all that was due",
         "records-not-followed" => "not all records were followed",
         "backlog" => "the stream fell behind",
-        "batches-failed" => "batches failed",
         "baseline-unstable" => "what was usual before the fault is not known",
         "fault-skipped" => "a fault could not be injected",
+        "batches-failed" => "batches failed",
         _ => "it is doubtful",
     }
 }

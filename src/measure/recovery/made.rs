@@ -9,6 +9,7 @@ use rand::RngExt as _;
 use crate::experiment::LoadPlan;
 use crate::faults::Injection;
 use crate::load::Stage;
+use crate::measure::recovery::Seconds;
 use crate::measure::samples::{self, op, participant};
 use crate::measure::{Sample, TrialRecord};
 
@@ -55,8 +56,7 @@ pub fn due(rate: f64, second: u32) -> u64 {
     until(second + 1) - until(second)
 }
 
-/// A measured window of seconds from 0 on, in an open loop, unless changed.
-pub fn record(seconds: u32, faults: Vec<Injection>, of: impl Fn(u32) -> Vec<Burst>) -> TrialRecord {
+fn ops(seconds: u32, of: impl Fn(u32) -> Vec<Burst>) -> Vec<OpsRecord> {
     let mut ops: BTreeMap<(u32, &str), OpsRecord> = BTreeMap::new();
     for second in 0..seconds {
         for burst in of(second).into_iter().filter(|burst| burst.count > 0) {
@@ -68,9 +68,24 @@ pub fn record(seconds: u32, faults: Vec<Injection>, of: impl Fn(u32) -> Vec<Burs
             entry.record_many(&one, burst.count);
         }
     }
+    ops.into_values().collect()
+}
+
+/// The same without encoding, for many trials: of one kind of operation.
+pub fn seconds(seconds: u32, of: impl Fn(u32) -> Vec<Burst>) -> Seconds {
+    let mut made = Seconds::default();
+    for record in ops(seconds, of) {
+        made.add_kind(&record);
+        made.add_all(&record);
+    }
+    made
+}
+
+/// A measured window of seconds from 0 on, in an open loop, unless changed.
+pub fn record(seconds: u32, faults: Vec<Injection>, of: impl Fn(u32) -> Vec<Burst>) -> TrialRecord {
     let stage = Stage { duration: None, from_per_s: 100.0, to_per_s: 100.0 };
     TrialRecord {
-        ops: ops.into_values().collect(),
+        ops: ops(seconds, of).into_iter().collect(),
         window: 0..seconds,
         load: LoadPlan::Open { stages: vec![stage], poisson: true, connections: 10 },
         participants: vec![participant("task-service", 1, true), participant("load", 1, false)],

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use kit::Outcome;
 use proptest::prelude::*;
 
-use super::made::{Burst, by_chance, closed, due, failed, gauge, good, injection, record};
-use super::{Recovered, Recovery, RecoverySummary};
+use super::made::{self, Burst, by_chance, closed, due, failed, gauge, good, injection, record};
+use super::{Recovered, Recovery, RecoverySummary, analyse};
 use crate::faults::Injection;
 use crate::measure::{TrialRecord, summarize_trial};
 
@@ -233,9 +233,9 @@ fn chance_alone_is_absorbed() {
         let count = |wanted: fn(&Recovery) -> bool| {
             let one = |seed: u64| {
                 let rng = std::cell::RefCell::new(kit::rng(seed, "test"));
-                let faults = vec![injection(22.0, 22.1, 32.0, 32.4)];
-                let made = record(45, faults, |_| by_chance(rate, fails, &mut rng.borrow_mut()));
-                only(&if is_closed { closed(made) } else { made })
+                let made = made::seconds(45, |_| by_chance(rate, fails, &mut rng.borrow_mut()));
+                let record = record(45, vec![injection(22.0, 22.1, 32.0, 32.4)], |_| Vec::new());
+                analyse(&if is_closed { closed(record) } else { record }, &made).injections.remove(0)
             };
             (0..100).map(one).filter(wanted).count()
         };
