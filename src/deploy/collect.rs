@@ -297,20 +297,6 @@ impl Collected {
     }
 }
 
-/// Passes on to the next of what a replica tells in a row. It keeps what nobody has read for a while and no longer, and a
-/// trial that lacks some of it must not look whole.
-fn pass(read: &mut u64, seq: u64, what: &str, slot: &Slot<'_>) -> anyhow::Result<()> {
-    let lost = seq.saturating_sub(*read + 1);
-    *read = seq;
-    let Participant { role, replica, .. } = &slot.participant;
-    anyhow::ensure!(
-        lost == 0,
-        "{lost} {what} of {role} {replica} are lost, because they were not read in time; give the lab more CPU time, or \
-         have fewer told (a longer batch interval, a lower rate)"
-    );
-    Ok(())
-}
-
 /// The kind of a step's operations.
 fn kind_of(step: &Step) -> String {
     step.name.clone().unwrap_or_else(|| format!("{} {}", step.method, step.path))
