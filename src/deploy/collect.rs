@@ -315,6 +315,20 @@ fn method_of(site: &Site<'_>, trial: &Trial, kind: &str) -> String {
     step.map_or_else(String::new, |step| step.method.clone())
 }
 
+/// Passes on to the next of what a replica tells in a row. It keeps what nobody has read for a while and no longer, and a
+/// trial that lacks some of it must not look whole.
+fn pass(read: &mut u64, seq: u64, what: &str, slot: &Slot<'_>) -> anyhow::Result<()> {
+    let lost = seq.saturating_sub(*read + 1);
+    *read = seq;
+    anyhow::ensure!(
+        lost == 0,
+        "{lost} {what} of {} are lost, because they were not read in time; give the lab more CPU time, or have fewer told \
+         (a longer batch interval, a lower rate)",
+        slot.name()
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
