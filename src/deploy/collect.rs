@@ -315,7 +315,7 @@ fn method_of(site: &Site<'_>, trial: &Trial, kind: &str) -> String {
     step.map_or_else(String::new, |step| step.method.clone())
 }
 
-/// Passes on to the next of what a role tells in a row. It keeps what nobody has read for a while and no longer, and a
+/// Passes on to the next of what a replica tells in a row. It keeps what nobody has read for a while and no longer, and a
 /// trial that lacks some of it must not look whole.
 fn pass(read: &mut u64, seq: u64, what: &str, slot: &Slot<'_>) -> anyhow::Result<()> {
     let lost = seq.saturating_sub(*read + 1);
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_role_forgot_before_it_was_read_is_told() {
+    fn what_a_replica_forgot_before_it_was_read_is_told() {
         let (mut read, of) = (4, Slot::external());
         assert!([5, 6, 7].iter().all(|seq| pass(&mut read, *seq, "gauges", &of).is_ok()));
         let error = pass(&mut read, 11, "gauges", &of).unwrap_err().to_string();

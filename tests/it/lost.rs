@@ -48,7 +48,8 @@ fn answer(tasks: &mut Tasks, lie: Lie, method: &str, path: &str, user: &str, bod
     if method != "GET" && parts[0] == "tasks" {
         tasks.writes += 1;
     }
-    let lie = if lie == Lie::Miscounts || lie == Lie::Locks || tasks.writes % 5 == 0 { lie } else { Lie::None };
+    let lie =
+        if lie == Lie::Miscounts || lie == Lie::Locks || tasks.writes.is_multiple_of(5) { lie } else { Lie::None };
     let mine = tasks.by_user.entry(user.to_owned()).or_default();
     let done = |mine: &BTreeMap<u64, Value>| mine.values().filter(|task| task["status"] == "done").count();
     Some(match (method, parts.as_slice()) {

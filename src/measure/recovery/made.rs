@@ -56,7 +56,8 @@ pub fn due(rate: f64, second: u32) -> u64 {
     until(second + 1) - until(second)
 }
 
-fn ops(seconds: u32, of: impl Fn(u32) -> Vec<Burst>) -> Vec<OpsRecord> {
+/// A measured window of seconds from 0 on, in an open loop, unless changed.
+pub fn record(seconds: u32, faults: Vec<Injection>, of: impl Fn(u32) -> Vec<Burst>) -> TrialRecord {
     let mut ops: BTreeMap<(u32, &str), OpsRecord> = BTreeMap::new();
     for second in 0..seconds {
         for burst in of(second).into_iter().filter(|burst| burst.count > 0) {
@@ -68,24 +69,9 @@ fn ops(seconds: u32, of: impl Fn(u32) -> Vec<Burst>) -> Vec<OpsRecord> {
             entry.record_many(&one, burst.count);
         }
     }
-    ops.into_values().collect()
-}
-
-/// The same without encoding, for many trials: of one kind of operation.
-pub fn seconds(seconds: u32, of: impl Fn(u32) -> Vec<Burst>) -> Seconds {
-    let mut made = Seconds::default();
-    for record in ops(seconds, of) {
-        made.add_kind(&record);
-        made.add_all(&record);
-    }
-    made
-}
-
-/// A measured window of seconds from 0 on, in an open loop, unless changed.
-pub fn record(seconds: u32, faults: Vec<Injection>, of: impl Fn(u32) -> Vec<Burst>) -> TrialRecord {
     let stage = Stage { duration: None, from_per_s: 100.0, to_per_s: 100.0 };
     TrialRecord {
-        ops: ops(seconds, of).into_iter().collect(),
+        ops: ops.into_values().collect(),
         window: 0..seconds,
         load: LoadPlan::Open { stages: vec![stage], poisson: true, connections: 10 },
         participants: vec![participant("task-service", 1, true), participant("load", 1, false)],
@@ -109,13 +95,22 @@ pub fn gauge(name: &str, role: &str, seconds: u32, value: impl Fn(f64) -> f64) -
 }
 
 /// Operations that come by chance and take exponential times around 20 ms; a share of them fails.
-pub fn by_chance(rate: f64, fails: f64, rng: &mut kit::Rng) -> Vec<Burst> {
-    let mut exponential = || -(1.0 - rng.random::<f64>()).ln();
-    let (mut t, mut times) = (exponential() / rate, Vec::new());
-    while t < 1.0 {
-        times.push(20.0 * exponential());
-        t += exponential() / rate;
+pub fn by_chance(seconds: u32, rate: f64, fails: f64, seed: u64) -> Seconds {
+    let mut rng = kit::rng(seed, "test");
+    let mut made = Seconds::default();
+    let mut t = 0.0;
+    for second in 0..seconds {
+        let (mut times, mut refused) = (Vec::new(), 0);
+        while t < f64::from(second + 1) {
+            let total_ms = -20.0 * (1.0 - rng.random::<f64>()).ln();
+            if rng.random::<f64>() < fails {
+                refused += 1
+            } else {
+                times.push(total_ms)
+            }
+            t -= (1.0 - rng.random::<f64>()).ln() / rate;
+        }
+        made.put(second, &times, refused);
     }
-    let mut burst = |total_ms: f64| if rng.random::<f64>() < fails { failed(1) } else { good(1, total_ms) };
-    times.into_iter().map(&mut burst).collect()
+    made
 }
