@@ -18,6 +18,7 @@ use crate::verdict::Slo;
 use crate::{compare, dashboard, doctor, exercise, listing, load_url, selftest, systems, units, up, workloads};
 
 mod fail;
+mod proxy;
 mod stream;
 
 /// What happens when it grows? Runs systems under load, measures them, and explains the result.
@@ -43,6 +44,8 @@ enum Command {
     /// Learn by doing: a file with blanks, a goal, and a checker
     #[command(subcommand)]
     Exercise(exercise::ExerciseVerb),
+    /// Stand between any TCP client and its server, and break the link on purpose, until Ctrl-C
+    Proxy(proxy::ProxyArgs),
     /// Start a system to use by hand, until Ctrl-C
     Up(up::UpArgs),
     /// Name the systems, where they run, and the experiments that come along
@@ -283,6 +286,7 @@ fn call(command: Command) -> anyhow::Result<ExitCode> {
         Command::Arch(Arch::Fail(args)) => start(args.experiment()?, &args.common())?,
         Command::Stream(verb) => stream::run(&verb)?,
         Command::Exercise(verb) => exercise::run(&verb)?,
+        Command::Proxy(args) => proxy::run(&args)?,
         Command::Up(args) => up::run(&args)?,
         Command::List => say(&listing::systems()),
         Command::Plan(args) => say(&listing::plan(&find_experiment(&args.experiment)?)),

@@ -175,4 +175,26 @@ mod tests {
             assert_eq!(with_database(server, "x").unwrap(), expected);
         }
     }
+
+    #[test]
+    fn what_making_databases_undoes_is_known_before_and_holds_no_secret() {
+        let postgres = |url: &str| Server::Postgres(url.to_owned());
+        for (server, expected) in [
+            (Server::Sqlite, None),
+            (postgres("postgres://u:hunter2@h:5433/postgres"), Some("h:5433")),
+            (postgres("postgres://u@h"), Some("h:5432")),
+            (postgres("postgres:///postgres?host=/tmp/s&user=u"), Some("/tmp/s")),
+        ] {
+            let intents = server.intents(&["tasks"], "20260102-1_0");
+            let of = |host: &str| Intent::Database {
+                server_host: host.to_owned(),
+                name: "scalelab_20260102_1_0_tasks".into(),
+            };
+            assert_eq!(intents, expected.map(of).into_iter().collect::<Vec<_>>());
+        }
+        for name in ["postgres", "scalelab_x; DROP DATABASE y", ""] {
+            let error = remove("postgres://u@127.0.0.1:1/postgres", name).unwrap_err();
+            assert!(error.to_string().contains("not one of the lab's"), "{error}");
+        }
+    }
 }

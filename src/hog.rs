@@ -54,10 +54,10 @@ async fn hog(mut env: Env) -> anyhow::Result<()> {
         }
     };
     let threads = burn(settings.cpus, &env, &stop)?;
-    env.ready();
     let now_ns = env.clock.now_ns();
     env.series.push(now_ns, "hog_cpus", Some(settings.cpus));
     env.series.push(now_ns, "hog_bytes", Some(memory.len() as f64));
+    env.ready();
     env.shutdown.requested().await;
     stop.store(true, Relaxed);
     drop(memory);

@@ -15,6 +15,7 @@ mod grammar;
 mod http;
 mod lane;
 mod link;
+mod pipe;
 mod role;
 mod way;
 

@@ -1,6 +1,7 @@
 //! The spine: plan → each trial → save → judge → report. The only module that orders effects.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use crate::archive::Archive;
@@ -112,6 +113,9 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     let backend = experiment.backends.get("database").map_or("sqlite", String::as_str);
     let databases = Server::find(backend, options.database_url.as_deref())?;
     let run = environment::run_name(archive.folder());
+    // A role that waits for its configuration is a child that can be stopped and killed.
+    let look = || possible::Machine::look(Command::new(&processes.program).args(["serve", "lab", "load"]));
+    let machine = (!experiment.faults.is_empty()).then(look);
     let journal = Arc::new(match experiment.deployment {
         DeploymentKind::Simulated => Journal::nowhere(),
         _ => Journal::open(&run, archive.folder())?,
@@ -133,6 +137,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             databases: &databases,
             budget: &budget,
             run: &run,
+            machine: machine.as_ref(),
             journal: &journal,
             interrupt: &interrupt,
             progress: &told,

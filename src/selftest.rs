@@ -119,17 +119,11 @@ impl Bench<'_> {
     ) -> anyhow::Result<LoadResult> {
         let step = serde_json::json!({ "method": method, "path": path, "check": { "json": { "/ok": "=true" } } });
         let mut settings = LoadSettings {
-            base_url: Some(format!("http://{}", self.server.addr)),
             scenario: Scenario { steps: vec![serde_json::from_value(step)?], ..Scenario::default() },
             plan,
-            workers: 1,
             timeout: Duration::from_secs(5),
-            disable_keepalive: false,
-            requests: None,
-            duration: None,
             threads: Some(1),
-            insecure: false,
-            history: false,
+            ..LoadSettings::new(Some(format!("http://{}", self.server.addr)))
         };
         change(&mut settings);
         // Held, so that nothing comes out of the other end.

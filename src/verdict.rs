@@ -286,7 +286,7 @@ fn decide_stable(cell: &CellSummary) -> Decision {
 fn stands(guard: &Guard, slo: &Slo, met: (bool, bool)) -> bool {
     match guard.id.as_str() {
         "client-bound" | "saturated" => met == (true, true) && !slo.op.wants_less(),
-        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" | "receiver-held" => {
+        "not-sent" | "refusals-hide-latency" | "backlog" | "source-blocked" | "receiver-held" | "batches-failed" => {
             met == (false, false) && slo.op.wants_less()
         }
         _ => false,

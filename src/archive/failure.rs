@@ -69,8 +69,11 @@ struct Gauge<'a> {
     name: &'a str,
     role: &'a str,
     replica: u32,
-    points: Vec<(f64, Option<f64>)>,
+    points: Vec<Point>,
 }
+
+/// Seconds since the trial's start, and the value.
+type Point = (f64, Option<f64>);
 
 /// # Errors
 /// When the experiment cannot be written.
@@ -131,7 +134,7 @@ fn of_load(series: &[Sample], name: &str) -> BTreeMap<u32, f64> {
 }
 
 fn gauges(series: &[Sample]) -> Vec<Gauge<'_>> {
-    let mut gauges: BTreeMap<(&str, &str, u32), Vec<(f64, Option<f64>)>> = BTreeMap::new();
+    let mut gauges: BTreeMap<(&str, &str, u32), Vec<Point>> = BTreeMap::new();
     for Sample { t_s, name, role, replica, value } in series {
         gauges.entry((name, role, *replica)).or_default().push((*t_s, *value));
     }

@@ -27,7 +27,7 @@ function head() {
   const sentence = stream?.sentence ?? trial?.sentence ?? "";
   const [lead, rest] = sentence.includes(":") && stream ? [sentence.slice(0, sentence.indexOf(":") + 1), sentence.slice(sentence.indexOf(":") + 1)] : ["", sentence];
   if ($("answer").textContent !== sentence) $("answer").replaceChildren(...(lead ? [element("strong", {}, lead)] : []), rest);
-  const tone = { stable: "good", behind: "bad", stuck: "bad", tight: "warn", held: "warn", "catching-up": "warn" }[stream?.state] ?? "";
+  const tone = { stable: "good", behind: "bad", stuck: "bad", failing: "bad", tight: "warn", held: "warn", "catching-up": "warn" }[stream?.state] ?? "";
   $("answer").className = `answer ${tone}`;
   pick(trials);
   place(run, trial);

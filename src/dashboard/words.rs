@@ -2,7 +2,7 @@
 //!
 //! The one rule: the sentence says what a reader would find in the charts below it, and in which unit.
 
-use kit::batch::Engine;
+use kit::batch::{Engine, Status};
 use serde_json::Value;
 
 use super::stream::{self, Stream};
@@ -13,7 +13,7 @@ use crate::report::number;
 /// How a stream stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// `starting`, `stuck`, `behind`, `held`, `catching-up`, `tight` or `stable`.
+    /// `starting`, `stuck`, `failing`, `behind`, `held`, `catching-up`, `tight` or `stable`.
     pub state: &'static str,
     /// The sentence.
     pub sentence: String,
@@ -119,6 +119,13 @@ pub fn standing(stream: &Stream, held: Option<&str>, is_over: bool) -> Standing 
             "behind",
             format!("Falls behind: {takes}, so the delay {grows} by {step} a batch; {waited} {delay}{queue}."),
         );
+    }
+    // Those that fail are over early, so what follows would only look quick. Looks back as far as the rest does.
+    let failed: Vec<_> = recent.iter().filter(|batch| batch.status == Status::Failed).collect();
+    if let Some(last) = failed.first() {
+        let (count, of) = (failed.len(), counted(recent.len() as u64, "batch", "batches"));
+        let why = last.reason.as_deref().unwrap_or("the journal does not say why");
+        return say("failing", format!("Fails: {count} of the last {of} failed, the last one because {why}; {takes}."));
     }
     if let Some(held) = held {
         return say("held", format!("Held back: {held}; {takes}."));
@@ -244,7 +251,7 @@ pub fn counted(count: u64, one: &str, more: &str) -> String {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
-    use kit::batch::{Batch, Status};
+    use kit::batch::Batch;
 
     use super::super::timeline::{Fold, Key};
     use super::*;
@@ -419,6 +426,35 @@ mod tests {
             (state, sentence.as_str()),
             ("held", "Held back: lines wait; processing takes 1.99 s of every 2 s.")
         );
+    }
+
+    #[test]
+    fn batches_that_fail_are_told_instead_of_how_quick_they_are() {
+        let mut stream = Stream::default();
+        stream.engine = Some(engine());
+        for number in 0..12 {
+            let time_ms = 2000.0 * number as f64;
+            let (started_ms, ended_ms) = (Some(time_ms), Some(time_ms + 20.0));
+            let (status, reason) = match number {
+                10 => (Status::Failed, Some("a task panicked: boom".to_owned())),
+                _ => (Status::Completed, None),
+            };
+            let batch = Batch {
+                batch: number,
+                time_ms,
+                submitted_ms: time_ms,
+                started_ms,
+                ended_ms,
+                status,
+                reason,
+                ..Batch::default()
+            };
+            stream.completed.insert(number, batch);
+        }
+        let Standing { state, sentence } = standing(&stream, None, false);
+        let expected = "Fails: 1 of the last 10 batches failed, the last one because a task panicked: boom; processing \
+                        takes 20 ms of every 2 s.";
+        assert_eq!((state, sentence.as_str()), ("failing", expected));
     }
 
     #[test]

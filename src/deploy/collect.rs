@@ -133,10 +133,10 @@ impl Collected {
             if slot.measures {
                 let read = slot.ask(|admin, life| {
                     let mut read = self.read_of(index, life);
-                    open_from = open_from.min(self.read_ops(admin, &mut read)?);
+                    open_from = open_from.min(self.read_ops(admin, slot, &mut read)?);
                     let points = admin.series(read.series)?;
                     self.keep_gauges(index, slot, &points, origin, &mut read, &mut samples)?;
-                    self.read_journal(admin, &mut read, files)?;
+                    self.read_journal(admin, slot, &mut read, files)?;
                     if let Some(history) = &mut self.history {
                         history.read(admin, &mut read.history, files)?;
                     }
@@ -167,7 +167,7 @@ impl Collected {
     }
 
     /// Gives back the oldest second that is not complete.
-    fn read_ops(&mut self, admin: &AdminClient, read: &mut Read) -> anyhow::Result<u32> {
+    fn read_ops(&mut self, admin: &AdminClient, slot: &Slot<'_>, read: &mut Read) -> anyhow::Result<u32> {
         let mut open_from = u32::MAX;
         for line in admin.ops(read.ops)?.lines() {
             let record = self.ops.add(line)?;
@@ -175,7 +175,7 @@ impl Collected {
                 // The seconds from the oldest open one on are not complete.
                 open_from = open_from.min(record.second);
             } else {
-                read.ops = read.ops.max(record.seq);
+                pass(&mut read.ops, record.seq, "seconds of operations", slot)?;
                 self.seen_counted |= self.counted == Some(record.kind.as_str());
                 let of_second = self.waiting.entry(record.second).or_default();
                 of_second.entry(record.kind.clone()).or_default().merge(&record);
@@ -196,7 +196,7 @@ impl Collected {
         let Participant { role, replica, .. } = &slot.participant;
         for line in points.lines() {
             let point: kit::series::Point = serde_json::from_str(line)?;
-            read.series = read.series.max(point.seq);
+            pass(&mut read.series, point.seq, "gauges", slot)?;
             let t_s = point.at_ns.saturating_sub(origin.ns) as f64 / 1e9;
             if point.name == "users" {
                 self.users.entry(index).or_default().insert(t_s as u32, point.value.unwrap_or(0.0));
@@ -207,11 +207,17 @@ impl Collected {
         Ok(())
     }
 
-    fn read_journal(&mut self, admin: &AdminClient, read: &mut Read, files: &mut TrialFiles) -> anyhow::Result<()> {
+    fn read_journal(
+        &mut self,
+        admin: &AdminClient,
+        slot: &Slot<'_>,
+        read: &mut Read,
+        files: &mut TrialFiles,
+    ) -> anyhow::Result<()> {
         let told = admin.journal(read.journal)?;
         for line in told.lines() {
             let line: kit::journal::Line<kit::batch::Entry> = serde_json::from_str(line)?;
-            read.journal = read.journal.max(line.seq);
+            pass(&mut read.journal, line.seq, "entries of the journal", slot)?;
             self.journal.push(line.entry);
         }
         files.journal(&told)
@@ -291,6 +297,20 @@ impl Collected {
     }
 }
 
+/// Passes on to the next of what a replica tells in a row. It keeps what nobody has read for a while and no longer, and a
+/// trial that lacks some of it must not look whole.
+fn pass(read: &mut u64, seq: u64, what: &str, slot: &Slot<'_>) -> anyhow::Result<()> {
+    let lost = seq.saturating_sub(*read + 1);
+    *read = seq;
+    let Participant { role, replica, .. } = &slot.participant;
+    anyhow::ensure!(
+        lost == 0,
+        "{lost} {what} of {role} {replica} are lost, because they were not read in time; give the lab more CPU time, or \
+         have fewer told (a longer batch interval, a lower rate)"
+    );
+    Ok(())
+}
+
 /// The kind of a step's operations.
 fn kind_of(step: &Step) -> String {
     step.name.clone().unwrap_or_else(|| format!("{} {}", step.method, step.path))
@@ -307,4 +327,18 @@ fn method_of(site: &Site<'_>, trial: &Trial, kind: &str) -> String {
     let scenario = site.system.scenario(site.experiment, &trial.levels);
     let step = scenario.steps.iter().find(|step| step.name.as_deref() == Some(kind));
     step.map_or_else(String::new, |step| step.method.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_replica_forgot_before_it_was_read_is_told() {
+        let (mut read, of) = (4, Slot::external());
+        assert!([5, 6, 7].iter().all(|seq| pass(&mut read, *seq, "gauges", &of).is_ok()));
+        let error = pass(&mut read, 11, "gauges", &of).unwrap_err().to_string();
+        assert!(error.starts_with("3 gauges of") && error.contains("were not read in time"), "{error}");
+        assert!(pass(&mut read, 12, "gauges", &of).is_ok());
+    }
 }

@@ -17,8 +17,9 @@ use super::{Deployment, pinning};
 use crate::archive::TrialFiles;
 use crate::database::Server;
 use crate::experiment::{Experiment, LoadPlan, Trial};
-use crate::faults::inject::{Over, Stage};
+use crate::faults::inject::{Over, Stage, Told};
 use crate::faults::journal::Journal;
+use crate::faults::possible::Machine;
 use crate::faults::{self, Injection, Planned};
 use crate::interrupt::Interrupt;
 use crate::measure::{Sample, TrialRecord};
@@ -44,6 +45,8 @@ pub struct Site<'a> {
     pub budget: &'a pinning::Budget,
     /// The run's name, part of every name it makes.
     pub run: &'a str,
+    /// Which faults this machine can do; none is every kind.
+    pub machine: Option<&'a Machine>,
     /// Where it is written down what has to be undone.
     pub journal: &'a Arc<Journal>,
     /// Ctrl-C.
@@ -150,7 +153,7 @@ fn measure(
         }
     }
     let window = site.experiment.window(plan);
-    let over = Over::default();
+    let (over, told) = (Over::default(), Told::default());
     let stage = Stage {
         running,
         origin_ns: origin.ns,
@@ -158,10 +161,12 @@ fn measure(
         interrupt: site.interrupt,
         over: &over,
         processes: site.processes,
+        machine: site.machine.map(|machine| (machine, site.experiment.deployment)),
         journal: site.journal,
+        told: &told,
     };
     collected.watch(site.experiment.abort_when.as_ref(), &window);
-    let mut measuring = Measuring { site, trial, running, origin, clock, files, collected };
+    let mut measuring = Measuring { site, trial, running, told: &told, origin, clock, files, collected };
     let (injections, failure) = thread::scope(|scope| {
         // Whatever happens in here, the threads that inject are told to heal and end, and waited for.
         let _over = over.at_the_end();
@@ -183,6 +188,7 @@ struct Measuring<'m, 'a> {
     site: &'m Site<'a>,
     trial: &'m Trial,
     running: &'m Running<'a>,
+    told: &'m Told,
     origin: Origin,
     clock: kit::Clock,
     files: &'m mut TrialFiles,
@@ -212,10 +218,16 @@ impl Measuring<'_, '_> {
 
     /// Samples and reads once; gives back why the trial cannot go on, if so.
     fn look(&mut self) -> anyhow::Result<Option<String>> {
+        self.write_faults()?;
         sample(self.running, self.origin, &self.clock, self.collected, self.files)?;
         let read = self.collected.read(self.running, self.origin, self.files);
         // What has ended by itself is the reason why it could not be read.
         Ok(self.running.ended().or_else(|| read.err().map(|error| format!("{error:#}"))))
+    }
+
+    /// Writes how far faults have come since the last time.
+    fn write_faults(&mut self) -> anyhow::Result<()> {
+        self.told.take().iter().try_for_each(|(place, injection)| self.files.fault(*place, injection))
     }
 
     /// Goes on sampling and reading while something keeps the trial from its end, because that may take a while; gives
@@ -275,6 +287,7 @@ impl Measuring<'_, '_> {
         if let Err(error) = self.collected.read(self.running, self.origin, self.files) {
             failure = failure.or_else(|| self.running.ended()).or_else(|| Some(format!("{error:#}")));
         }
+        self.write_faults()?;
         self.collected.finish(self.site, self.trial, window, self.origin, self.files)?;
         Ok(failure)
     }

@@ -72,8 +72,8 @@ pub fn notes(experiment: &Experiment, system: &dyn System) -> Vec<String> {
     let words = |fault: &Fault| {
         let begin = cells_of(fault, &cells).map(|cell| cell.begin).max().unwrap_or_default();
         format!(
-            "{fault} has no baseline: what is usual takes {} of measured time before it, from {} on; recovery from its \
-             first injection will be unknown",
+            "{fault} has no baseline: to know what is usual takes {} of measured time, which begins at {}; recovery from \
+             its first injection will be unknown",
             format_duration(BASELINE),
             format_duration(begin)
         )

@@ -11,10 +11,12 @@ use anyhow::Context as _;
 
 use super::journal::{Intent, Journal};
 use super::noted::Noted;
+use super::possible::Machine;
 use super::{FaultKind, Injection, Planned, machine, network, process};
 use crate::deploy::Deployment;
 use crate::deploy::running::Running;
 use crate::error::surroundings;
+use crate::experiment::DeploymentKind;
 use crate::interrupt::Interrupt;
 
 /// Where faults are injected.
@@ -31,8 +33,31 @@ pub struct Stage<'a> {
     pub over: &'a Over,
     /// Where what takes CPU and memory runs.
     pub processes: &'a dyn Deployment,
+    /// What this machine can do, and where it is to do it; none is everything.
+    pub machine: Option<(&'a Machine, DeploymentKind)>,
     /// Where it is written down what has to be undone.
     pub journal: &'a Arc<Journal>,
+    /// Told of every injection at each of its instants.
+    pub told: &'a Told,
+}
+
+/// The injections that have come further since somebody looked, each with its place in the plan.
+#[derive(Default)]
+pub struct Told(Mutex<Vec<(usize, Injection)>>);
+
+impl Told {
+    fn tell(&self, place: usize, injection: &Injection) {
+        self.lock().push((place, injection.clone()));
+    }
+
+    /// Takes them out.
+    pub fn take(&self) -> Vec<(usize, Injection)> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(usize, Injection)>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 /// Whether the trial is over, and why.
@@ -85,7 +110,7 @@ pub fn begin<'scope>(
     let mut threads = Vec::new();
     for (number, planned) in planned.iter().enumerate() {
         let thread = std::thread::Builder::new().name(format!("fault{}", number + 1));
-        let thread = thread.spawn_scoped(scope, move || stage.inject(planned));
+        let thread = thread.spawn_scoped(scope, move || stage.inject(number, planned));
         let thread = thread.map_err(|error| surroundings(format!("cannot start a thread for a fault: {error}")))?;
         threads.push((empty(planned), thread));
     }
@@ -119,18 +144,24 @@ fn empty(planned: &Planned) -> Injection {
 }
 
 impl Stage<'_> {
-    fn inject(&self, planned: &Planned) -> Injection {
+    fn inject(&self, place: usize, planned: &Planned) -> Injection {
         let mut injection = empty(planned);
-        if let Err(error) = self.break_and_heal(planned, &mut injection) {
+        if let Err(error) = self.break_and_heal(place, planned, &mut injection) {
             injection.problem.get_or_insert(format!("{error:#}"));
         }
+        self.told.tell(place, &injection);
         injection
     }
 
-    fn break_and_heal(&self, planned: &Planned, injection: &mut Injection) -> anyhow::Result<()> {
+    fn break_and_heal(&self, place: usize, planned: &Planned, injection: &mut Injection) -> anyhow::Result<()> {
         let at_ns = self.origin_ns + planned.at.as_nanos() as u64;
         if let Some(why) = self.over.wait_until(&self.clock, at_ns) {
             anyhow::bail!("it was not injected: {why}");
+        }
+        let against = self.machine.and_then(|(machine, site)| machine.against(planned.kind.name(), site));
+        if against.is_some() {
+            injection.skipped = against;
+            return Ok(());
         }
         let mut paused = None;
         if planned.kind == FaultKind::Pause {
@@ -144,12 +175,15 @@ impl Stage<'_> {
         }
         let command_ns = self.clock.now_ns();
         injection.command_s = self.since_start(command_ns);
+        self.told.tell(place, injection);
         let Effect { mut applied, seen_ns, problem } = self.apply(planned)?;
         injection.effect_s = seen_ns.and_then(|seen_ns| self.since_start(seen_ns));
         injection.problem = problem.or_else(|| seen_ns.is_none().then(|| self.not_seen("its effect")));
+        self.told.tell(place, injection);
         let downtime = if planned.kind == FaultKind::Restart { Duration::ZERO } else { planned.downtime };
         let _ = self.over.wait_until(&self.clock, command_ns + downtime.as_nanos() as u64);
         injection.repair_s = self.since_start(self.clock.now_ns());
+        self.told.tell(place, injection);
         applied.heal().context("it could not be healed")?;
         drop(paused);
         injection.ready_s = applied.ready_ns().and_then(|ready_ns| self.since_start(ready_ns));

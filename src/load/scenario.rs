@@ -388,6 +388,9 @@ impl Checker {
             checker.expected.push(Expected { pointer: pointer.clone(), slot, what });
         }
         for (name, Extract { json, header, collect }) in &step.extract {
+            if ["user", "run", "n", "op", "uuid"].contains(&name.as_str()) {
+                return Err(format!("extract {name}: {{{{{name}}}}} already has a meaning; choose another name"));
+            }
             let from = match (json, header) {
                 (Some(pointer), None) => From::Body(checker.probe.add(pointer)?),
                 (None, Some(header)) => {

@@ -155,17 +155,11 @@ fn open(stages: &str, connections: u32) -> LoadPlan {
 
 fn settings(url: &str, scenario: Scenario, plan: LoadPlan) -> LoadSettings {
     LoadSettings {
-        base_url: Some(url.to_owned()),
         scenario,
         plan,
-        workers: 1,
         timeout: Duration::from_secs(5),
-        disable_keepalive: false,
-        requests: None,
-        duration: None,
         threads: Some(1),
-        insecure: false,
-        history: false,
+        ..LoadSettings::new(Some(url.to_owned()))
     }
 }
 
@@ -364,11 +358,147 @@ fn a_wrong_scenario_is_refused_before_a_connection_is_opened() {
         (serde_json::json!({ "path": "/", "check": { "json": { "/a": "text" } } }), "unknown type"),
         (serde_json::json!({ "path": "/", "extract": { "a": {} } }), "either json or header"),
         (serde_json::json!({ "path": "/", "weight": 0 }), "none can be drawn"),
+        (serde_json::json!({ "path": "/", "extract": { "op": { "json": "/id" } } }), "already has a meaning"),
+        (tracked("read", serde_json::json!({})), "needs arg"),
+        (tracked("read", serde_json::json!({ "arg": "task" })), "the step uses none of {{pick:task}}"),
+        (tracked("create", serde_json::json!({ "arg": "task" })), "leave arg out"),
+        (tracked("create", serde_json::json!({})), "needs got.id"),
+        (tracked("count", serde_json::json!({ "got": { "id": "/id" } })), "needs got.total"),
+        (tracked("count", serde_json::json!({ "got": { "total": "total" } })), "is not a JSON pointer"),
+        (tracked("delete", serde_json::json!({ "arg": "id", "sets": { "a": "b" } })), "sets nothing"),
+        (tracked("change", serde_json::json!({ "arg": "id", "sets": { "version": "1" } })), "the system's to give"),
+        (tracked("change", serde_json::json!({ "arg": "id", "sets": { "a": "{{uuid}}" } })), "may hold only op"),
     ] {
         let scenario = scenario(serde_json::json!({ "steps": [step] }));
         let error = failure(&settings("http://127.0.0.1:1", scenario, closed(1)));
         assert!(error.contains(part), "{step}: {error}");
     }
+}
+
+/// A step on `/{{pick:id}}` that collects that id itself.
+fn tracked(does: &str, mut track: serde_json::Value) -> serde_json::Value {
+    track["does"] = does.into();
+    let extract = serde_json::json!({ "id": { "json": "/id", "collect": true } });
+    serde_json::json!({ "path": "/{{pick:id}}", "extract": extract, "track": track })
+}
+
+/// Creates a thing, and then reads, changes and deletes it.
+fn life() -> Scenario {
+    let state = serde_json::json!({ "status": "/status", "version": "/version" });
+    scenario(serde_json::json!({
+        "setup": [{ "name": "create", "method": "POST", "path": "/t", "body": "{{op}}",
+                    "extract": { "t": { "json": "/id", "collect": true } },
+                    "track": { "does": "create", "got": { "id": "/id" } } }],
+        "steps": [
+            { "name": "plain", "path": "/plain" },
+            { "name": "read", "path": "/t/{{pick:t}}", "track": { "does": "read", "arg": "t", "got": state } },
+            { "name": "change", "path": "/t/{{pick:t}}", "method": "PUT", "body": "{{op}}",
+              "track": { "does": "change", "arg": "t", "sets": { "title": "by {{op}}" }, "got": state } },
+            { "name": "delete", "path": "/t/{{take:t}}", "method": "DELETE", "track": { "does": "delete", "arg": "t" } },
+        ],
+        "in_turn": true,
+    }))
+}
+
+/// What a replica that runs to its own end told of each operation.
+fn history(settings: &LoadSettings) -> Vec<track::Entry> {
+    let mut hosted = host(settings, 1);
+    assert!(hosted.wait_until_started(), "it did not start");
+    hosted.admin.control.start(hosted.admin.clock.now_ns());
+    wait_for(|| hosted.has_ended() || hosted.admin.health().drained);
+    let told = hosted.admin.history(0);
+    hosted.request_stop();
+    hosted.join().unwrap();
+    let lines = told.lines().map(|line| serde_json::from_str::<kit::journal::Line<track::Entry>>(line).unwrap());
+    lines.enumerate().map(|(place, line)| (line.seq == place as u64 + 1).then_some(line.entry).unwrap()).collect()
+}
+
+#[test]
+fn a_history_tells_what_each_operation_did_to_which_thing() {
+    let server = Server::start(|seen, _| match seen.line.split(' ').next().unwrap() {
+        "POST" => Reply::Answer(201, r#"{"id": 7}"#),
+        "DELETE" => Reply::Answer(404, "{}"),
+        _ => Reply::Answer(200, r#"{"id": 7, "status": "todo", "version": 3, "more": 1}"#),
+    });
+    let settings = LoadSettings { requests: Some(4), history: true, ..settings(&server.url, life(), closed(1)) };
+    let told = history(&settings);
+    let shown: Vec<String> = told
+        .iter()
+        .map(|entry| {
+            let track::Entry { op, kind, does, outcome, status, arg, sets, got, .. } = entry;
+            format!("{op} {kind} {does:?} {outcome:?} {status} {arg:?} {sets:?} {got:?}")
+        })
+        .collect();
+    let state = r#"{"status": "todo", "version": "3"}"#;
+    assert_eq!(
+        shown,
+        [
+            r#"0-1 create Some(Create) Ok 201 None {} {"id": "7"}"#.to_owned(),
+            format!(r#"0-2 read Some(Read) Ok 200 Some("7") {{}} {state}"#),
+            format!(r#"0-3 change Some(Change) Ok 200 Some("7") {{"title": "by 0-3"}} {state}"#),
+            r#"0-4 delete Some(Delete) Failed 404 Some("7") {} {}"#.to_owned(),
+            "0-5 plain None Ok 200 None {} {}".to_owned(),
+        ]
+    );
+    // The set-up lies before the start, and everything else after it and in order.
+    assert!(told[0].invoke_ns < 0 && told[0].intended_ns.is_none() && told[0].return_ns < Some(0));
+    let times: Vec<i64> = told[1..].iter().flat_map(|entry| [entry.invoke_ns, entry.return_ns.unwrap()]).collect();
+    assert!(times.is_sorted() && times[0] >= 0, "{times:?}");
+    assert_eq!(server.seen()[2].body, "0-3");
+}
+
+#[test]
+fn without_being_asked_for_there_is_no_history_and_nothing_of_an_answer_is_looked_at() {
+    let server = Server::start(|_, _| Reply::Answer(200, "no JSON"));
+    let step = serde_json::json!({ "path": "/", "track": { "does": "count", "got": { "total": "/total" } } });
+    let scenario = scenario(serde_json::json!({ "steps": [step] }));
+    let off = LoadSettings { requests: Some(3), ..settings(&server.url, scenario, closed(1)) };
+    assert_eq!(history(&off), []);
+    assert_eq!(run(&off)["GET /"].ok, 3);
+}
+
+#[test]
+fn what_was_given_up_has_no_return_and_a_refusal_of_a_second_try_leaves_the_first_open() {
+    let step = serde_json::json!({ "method": "DELETE", "path": "/", "name": "delete" });
+    let scenario = scenario(serde_json::json!({ "steps": [step] }));
+    let told = |server: &Server| {
+        let settings =
+            LoadSettings { requests: Some(2), history: true, ..settings(&server.url, scenario.clone(), closed(1)) };
+        let told = history(&LoadSettings { timeout: Duration::from_millis(100), ..settings });
+        told.iter().map(|entry| (entry.outcome, entry.status, entry.return_ns.is_some())).collect::<Vec<_>>()
+    };
+    use kit::Outcome::{Failed, Ok, Unknown};
+    let silent = Server::start(|_, before| if before == 0 { Reply::Answer(200, "{}") } else { Reply::Silence });
+    assert_eq!(told(&silent), [(Ok, 200, true), (Unknown, 0, false)]);
+    // It was sent on a kept connection, which ended; the second try finds nothing to delete.
+    let repeated = Server::start(|_, before| match before {
+        0 => Reply::Answer(200, "{}"),
+        1 => Reply::Close,
+        _ => Reply::Answer(404, "{}"),
+    });
+    assert_eq!(told(&repeated), [(Ok, 200, true), (Unknown, 404, true)]);
+    let refused = Server::start(|_, _| Reply::Answer(404, "{}"));
+    assert_eq!(told(&refused), [(Failed, 404, true), (Failed, 404, true)]);
+}
+
+#[test]
+fn a_second_try_that_finds_nobody_leaves_the_first_open() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        // Nobody listens any more when the connection ends.
+        drop(listener);
+    });
+    let scenario = Scenario { steps: vec![step("PUT", "/")], ..Scenario::default() };
+    let settings = LoadSettings { requests: Some(3), history: true, ..settings(&url, scenario, closed(1)) };
+    let told: Vec<_> = history(&settings).iter().map(|entry| (entry.outcome, entry.status)).collect();
+    use kit::Outcome::{Failed, Ok, Unknown};
+    assert_eq!(told, [(Ok, 200), (Unknown, 0), (Failed, 0)]);
 }
 
 #[test]

@@ -240,3 +240,22 @@ impl Notes {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::experiment::file::parse;
+
+    #[test]
+    fn a_file_says_what_is_tracked_and_is_archived_as_it_was() {
+        let text = "# ?\nsystem = \"http\"\ndeployment = \"external\"\nexternal.default = \"http://h\"\n[load]\nusers = 1\n\
+                    [[step]]\nmethod = \"PUT\"\npath = \"/{{pick:id}}\"\nextract = { id = { json = \"/id\", collect = true } }\n\
+                    [step.track]\ndoes = \"change\"\narg = \"id\"\nsets = { title = \"{{op}}\" }\ngot = { version = \"/version\" }\n";
+        let experiment = parse(text, "x", "x").unwrap();
+        assert!(experiment.scenario.as_ref().unwrap().is_tracked());
+        assert_eq!(parse(&experiment.to_toml(), "x", "x").unwrap(), experiment);
+        let error = parse(&text.replace("\"change\"", "\"mend\""), "x", "x").unwrap_err().to_string();
+        assert!(error.starts_with("x:") && error.contains("create") && error.contains("mend"), "{error}");
+        let error = parse(&text.replace("arg =", "argument ="), "x", "x").unwrap_err().to_string();
+        assert!(error.contains("unknown field `argument`"), "{error}");
+    }
+}

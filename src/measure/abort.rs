@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::stream;
 use crate::units;
 use crate::verdict::Slo;
 
@@ -28,9 +27,7 @@ impl FromStr for Abort {
         let wrong = |why: &str| format!("abort_when {text:?}: {why}; write for instance errors > 50% for 30s");
         let (when, held) = text.rsplit_once(" for ").ok_or_else(|| wrong("it does not say for how long"))?;
         let when = Slo::try_from(when.trim().to_owned()).map_err(|why| wrong(&why))?;
-        if stream::is_key(&when.key) {
-            return Err(wrong(&format!("{when} is known of a whole trial only")));
-        }
+        supports(&when).map_err(|why| wrong(&why))?;
         let held = units::parse_duration(held).map_err(|why| wrong(&why))?;
         if held < Duration::from_secs(1) {
             return Err(wrong("what is looked at are seconds, so at least 1s is needed"));
@@ -66,7 +63,7 @@ mod words {
             ("fires > 50% for 30s", "fires"),
             ("errors > 50% for ever", "ever"),
             ("errors > 50% for 0s", "at least 1s"),
-            ("stable for 30s", "whole trial"),
+            ("stable for 30s", "not known of each second"),
         ] {
             let error = text.parse::<Abort>().unwrap_err();
             assert!(error.contains(expected) && error.contains("errors > 50% for 30s"), "{text}: {error}");

@@ -34,6 +34,9 @@ const RECEIVES: f64 = 0.99;
 /// A receiver that could not read for more than this share of the window did not take what it should.
 const RECEIVER_BLOCKED: f64 = 0.01;
 
+/// A stream of which more than this share of the batches failed did not do what it is judged by.
+const BATCHES_FAIL: f64 = 0.01;
+
 /// What flatters when records wait outside of the engine.
 const OUTSIDE: [&str; 5] = ["delay", "throughput", "goodput", "latency", "capacity"];
 
@@ -120,8 +123,8 @@ impl Calm {
 
 /// The guards of one trial: `generator-limited`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
 /// `replicas-unsampled`, `too-few-ops`; with faults also `baseline-unstable`, `fault-skipped`. Of a stream:
-/// `generator-limited`, `source-blocked`, `receiver-held`, `backlog`, `records-not-followed`, `refusals-hide-latency`,
-/// `replicas-unsampled`, `too-few-ops`, and those of faults.
+/// `generator-limited`, `source-blocked`, `receiver-held`, `backlog`, `records-not-followed`, `batches-failed`,
+/// `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`, and those of faults.
 pub(crate) fn of_trial(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Vec<Guard> {
     let mut guards = of_faults(summary);
     if let Some(stream) = &summary.stream {
@@ -131,7 +134,7 @@ pub(crate) fn of_trial(record: &TrialRecord, summary: &TrialSummary, calm: &Calm
         }
         guards.extend(backlog(stream, summary));
         guards.extend(records_not_followed(record, stream, summary));
-        guards.extend(refusals_hide_latency(summary, calm));
+        guards.extend(batches_failed(stream, summary).or_else(|| refusals_hide_latency(summary, calm)));
         guards.extend(replicas_unsampled(record, summary));
         guards.extend(too_few_batches(summary));
         return guards;
@@ -366,6 +369,16 @@ fn records_not_followed(record: &TrialRecord, stream: &StreamSummary, summary: &
     Some(guard("records-not-followed", &["records"], &summary.name, what, advice))
 }
 
+/// A batch that fails is over early, and its records are in no result: a stream of such batches only looks quick.
+fn batches_failed(stream: &StreamSummary, summary: &TrialSummary) -> Option<Guard> {
+    let (failed, ended) = (stream.batches.failed, stream.batches.failed + stream.batches.completed);
+    let what = format!("{failed} of {ended} batches that ended had failed: how long a good one takes is not known");
+    let advice = "look at why they failed first: the reasons stand in the report and in failures.csv";
+    let touches = ["delay", "throughput", "goodput", "latency", "capacity"];
+    (failed as f64 > BATCHES_FAIL * ended as f64)
+        .then(|| guard("batches-failed", &touches, &summary.name, what, advice))
+}
+
 fn window_s(record: &TrialRecord) -> f64 {
     f64::from(record.window.end.saturating_sub(record.window.start))
 }
@@ -476,6 +489,8 @@ fn thin_percentiles(count: u64) -> impl Iterator<Item = (&'static str, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use kit::batch::{Entry, Status};
+
     use super::*;
     use crate::measure::samples::{MadeStream, gauge};
     use crate::measure::{Sample, summarize_trial};
@@ -533,6 +548,37 @@ mod tests {
         let cell = crate::measure::study::cell(&[&summary], 0.0, "");
         assert_eq!(crate::verdict::decide(&slo, &cell), crate::verdict::Decision::Fail);
         assert!(stream_guards(&[("blocked_s", 0.009)], made()).0.iter().all(|(id, _)| id == "too-few-ops"));
+    }
+
+    #[test]
+    fn batches_that_fail_leave_a_stream_that_looks_quick_undecided() {
+        let summary = |failed: usize, processing_ms: f64| {
+            let made = MadeStream { processing: vec![processing_ms; 56], ..MadeStream::default() };
+            let mut record = made.record();
+            let ended = record.journal.iter_mut().filter_map(|entry| match entry {
+                Entry::Batch(batch) if batch.status == Status::Completed => Some(batch),
+                _ => None,
+            });
+            ended.take(failed).for_each(|batch| batch.status = Status::Failed);
+            summarize_trial(&record)
+        };
+        let slo = crate::verdict::Slo::try_from("stable".to_owned()).unwrap();
+        for (failed, processing_ms, expected) in [
+            (0, 1_000.0, crate::verdict::Decision::Pass),
+            (
+                7,
+                1_000.0,
+                crate::verdict::Decision::Unknown(
+                    "batches-failed: 7 of 56 batches that ended had failed: how long a good one takes is not known"
+                        .to_owned(),
+                ),
+            ),
+            (7, 2_531.0, crate::verdict::Decision::Fail),
+        ] {
+            let summary = summary(failed, processing_ms);
+            let cell = crate::measure::study::cell(&[&summary], 0.0, "");
+            assert_eq!(crate::verdict::decide(&slo, &cell), expected, "{failed} failed");
+        }
     }
 
     #[test]

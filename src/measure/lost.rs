@@ -211,8 +211,11 @@ impl Operation {
     }
 }
 
-/// The counts that must be 0, with what each means.
-const FINDINGS: [(&str, &str, fn(&Lost) -> u64); 7] = [
+/// A count by its key, what it means, and where it is.
+type Finding = (&'static str, &'static str, fn(&Lost) -> u64);
+
+/// The counts that must be 0.
+const FINDINGS: [Finding; 7] = [
     ("lost", "acknowledged and not there", |lost| lost.lost),
     ("duplicated", "there more than once", |lost| lost.duplicated),
     ("resurrected", "deleted and there again", |lost| lost.resurrected),
@@ -303,7 +306,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

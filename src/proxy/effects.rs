@@ -236,7 +236,7 @@ mod tests {
     fn a_limit_goes_on_counting_when_other_faults_come_and_go() {
         let limit = Active::new(3, "limit-data=10".parse().unwrap(), 0);
         let link = LinkId { seed: 7, number: 1 };
-        let mut effects = Effects::of(link, Direction::Down, &[limit.clone()], Effects::default());
+        let mut effects = Effects::of(link, Direction::Down, std::slice::from_ref(&limit), Effects::default());
         assert_eq!(effects.allowance(100, 0), Ok(10));
         effects.passed(6);
         let other = Active::new(4, "latency=1ms".parse().unwrap(), 0);

@@ -24,6 +24,13 @@ pub struct Kind {
     pub about: &'static str,
 }
 
+impl Kind {
+    /// Whether it needs a proxy that understands HTTP.
+    pub fn is_http(&self) -> bool {
+        matches!(self.name, "error-rate" | "slow")
+    }
+}
+
 /// All kinds.
 pub const KINDS: &[Kind] = &[
     Kind {

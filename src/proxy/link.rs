@@ -136,6 +136,11 @@ impl Link<'_> {
         for (way, direction) in [(&mut self.up, Direction::Up), (&mut self.down, Direction::Down)] {
             way.effects = Effects::of(self.id, direction, &faults, std::mem::take(&mut way.effects));
             way.hasten();
+            if !way.effects.is_none() && way.leave_pipe().is_err() {
+                // Bytes that are lost cannot be passed over in silence.
+                self.reset_at_ns = 0;
+                return;
+            }
         }
         let resets = faults.iter().filter_map(|active| match active.fault.kind {
             LinkKind::Reset { after } => {

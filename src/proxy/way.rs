@@ -4,20 +4,26 @@
 //! from one socket to the other without being kept.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::effects::Effects;
 use super::lane::Lane;
+use super::pipe::Pipe;
 
 /// What is held at most while everything is late: the throughput under latency is this much in each latency.
 const HELD_DELAYED: usize = 4 << 20;
 /// What is held at most otherwise, so that a sender notices that its bytes do not pass.
 const HELD: usize = 64 << 10;
+/// Less than this at a time is better copied than sent through a pipe.
+const BULK: usize = 16 << 10;
+/// How often a pipe is filled before other connections have their turn.
+const TURNS: usize = 16;
 /// What a chunk costs besides its bytes.
 const CHUNK_OVERHEAD: usize = 64;
 
@@ -30,6 +36,8 @@ pub struct Way {
     /// The memory of the queue.
     held: usize,
     last_due_ns: u64,
+    /// In use while much comes at a time and no fault touches it; the queue is empty then.
+    pipe: Option<Pipe>,
     end: Option<End>,
     /// Whether the end was passed on.
     ended: bool,
@@ -103,6 +111,19 @@ impl Way {
         }
     }
 
+    /// Faults touch it from now on: what is in the pipe goes to the queue.
+    ///
+    /// # Errors
+    /// When the kernel has lost it.
+    pub fn leave_pipe(&mut self) -> std::io::Result<()> {
+        if let Some(mut pipe) = self.pipe.take()
+            && pipe.held > 0
+        {
+            self.hold(&pipe.drain()?, 0, 0);
+        }
+        Ok(())
+    }
+
     /// Lets go what is held for longer than the faults that are left would have it.
     pub fn hasten(&mut self) {
         let latest = |arrived_ns: u64, due_ns: u64| due_ns.min(self.effects.latest_due_ns(arrived_ns));
@@ -139,7 +160,11 @@ impl Way {
             if self.held >= self.room() {
                 return Ok(());
             }
-            if self.read(source, sink, pump)?.is_pending() {
+            let read = match self.pipe {
+                Some(_) => self.splice(source, sink, pump)?,
+                None => self.read(source, sink, pump)?,
+            };
+            if read.is_pending() {
                 return Ok(());
             }
         }
@@ -197,6 +222,7 @@ impl Way {
         self.sink_gone = true;
         self.queue = VecDeque::new();
         self.held = 0;
+        self.pipe = None;
         Broken::Sink
     }
 
@@ -224,16 +250,14 @@ impl Way {
         pump: &mut Pump<'_, '_>,
     ) -> Result<Poll<()>, Broken> {
         let mut scratch = pump.lane.scratch.borrow_mut();
+        let scratch_size = scratch.len();
         let mut buffer = ReadBuf::new(&mut scratch);
         let Poll::Ready(result) = Pin::new(source).poll_read(pump.context, &mut buffer) else {
             return Ok(Poll::Pending);
         };
         let bytes = buffer.filled();
         if result.is_err() || bytes.is_empty() {
-            let how = if result.is_err() || self.source_broken { How::Reset } else { How::Closed };
-            let arrived_ns = pump.lane.now_ns();
-            let due_ns = self.effects.due_ns(arrived_ns).max(self.last_due_ns);
-            self.end = Some(End { how, arrived_ns, due_ns });
+            self.note_end(result.is_err(), pump.lane);
             return Ok(Poll::Ready(()));
         }
         if !self.effects.is_none() {
@@ -242,6 +266,10 @@ impl Way {
             self.last_due_ns = due_ns;
             self.hold(bytes, arrived_ns, due_ns);
             return Ok(Poll::Ready(()));
+        }
+        if bytes.len() == scratch_size {
+            // Without one it is copied on.
+            self.pipe = Pipe::new().ok();
         }
         let mut written = 0;
         while written < bytes.len() {
@@ -253,6 +281,47 @@ impl Way {
             self.hold(&bytes[written..], 0, 0);
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Passes on through the pipe, until there is nothing, or not much, at a time.
+    fn splice(&mut self, source: &TcpStream, sink: &TcpStream, pump: &mut Pump<'_, '_>) -> Result<Poll<()>, Broken> {
+        for _ in 0..TURNS {
+            let Some(pipe) = &mut self.pipe else { return Ok(Poll::Ready(())) };
+            while pipe.held > 0 {
+                let Poll::Ready(ready) = sink.poll_write_ready(pump.context) else { return Ok(Poll::Pending) };
+                let given = ready.and_then(|()| sink.try_io(Interest::WRITABLE, || pipe.empty(sink)));
+                match given {
+                    Ok(given) => pump.bytes.fetch_add(given as u64, Relaxed),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(_) => return Err(self.lose_sink()),
+                };
+            }
+            let Poll::Ready(ready) = source.poll_read_ready(pump.context) else { return Ok(Poll::Pending) };
+            let taken = ready.and_then(|()| source.try_io(Interest::READABLE, || pipe.fill(source)));
+            match taken {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(taken) if taken >= BULK => {}
+                Ok(taken) if taken > 0 => {
+                    // The queue passes it on, and copying goes on.
+                    self.leave_pipe().map_err(|_| Broken::Reset)?;
+                    return Ok(Poll::Ready(()));
+                }
+                ended => {
+                    self.pipe = None;
+                    self.note_end(ended.is_err(), pump.lane);
+                    return Ok(Poll::Ready(()));
+                }
+            }
+        }
+        pump.context.waker().wake_by_ref();
+        Ok(Poll::Pending)
+    }
+
+    fn note_end(&mut self, is_reset: bool, lane: &Lane) {
+        let how = if is_reset || self.source_broken { How::Reset } else { How::Closed };
+        let arrived_ns = lane.now_ns();
+        let due_ns = self.effects.due_ns(arrived_ns).max(self.last_due_ns);
+        self.end = Some(End { how, arrived_ns, due_ns });
     }
 
     fn hold(&mut self, bytes: &[u8], arrived_ns: u64, due_ns: u64) {

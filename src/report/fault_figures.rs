@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::measure::recovery::{Baseline, Recovered, Recovery};
+use crate::measure::recovery::{Baseline, Recovery};
 use crate::measure::{SecondSummary, TrialSummary, stats};
 use crate::report::faults::{self, Arm};
 use crate::report::figure::{Along, Axis, Band, Figure, FigureCurve, Line, Panel, Point, Scale, Style};
@@ -106,11 +106,10 @@ impl<'a> Scene<'a> {
         let band = |(effect, recovery): (f64, &Recovery)| {
             let injection = &recovery.injection;
             let to = injection.ready_s.unwrap_or(end).max(effect);
-            let lasted = match injection.ready_s {
-                Some(ready) => number::seconds(ready - effect),
-                None => "never ready".to_owned(),
+            let label = match injection.ready_s {
+                Some(ready) => format!("{} {}", injection.kind, number::seconds(ready - effect)),
+                None => format!("{}, never ready", injection.kind),
             };
-            let label = format!("{} of {}: {lasted}", injection.kind, faults::target(injection));
             Band { from: effect - origin, to: to - origin, label, color: Some(BAD) }
         };
         faults::effects(trial).map(band).collect()
@@ -132,11 +131,11 @@ impl<'a> Scene<'a> {
         for arm in &self.arms {
             let (trial, color) = (arm.typical(), if self.is_alone() { GOOD } else { arm.color });
             for recovery in faults::injections(trial) {
-                let (Some(at), Recovered::After(s)) = (faults::recovered_s(recovery), recovery.recovered) else {
+                let Some((effect, at)) = recovery.injection.effect_s.zip(faults::recovered_s(recovery)) else {
                     continue;
                 };
                 let label = if self.is_alone() {
-                    format!("served as before after {}", number::seconds(s))
+                    format!("served as before after {}", number::seconds(at - effect))
                 } else {
                     String::new()
                 };
@@ -218,13 +217,23 @@ impl<'a> Scene<'a> {
         Some(self.alone("amplification_over_time", "Amplification over time", caption, panel))
     }
 
+    /// `stop-start of task-service 1, `; nothing where several things were broken.
+    fn broken(&self) -> String {
+        let mut broken: Vec<String> = faults::effects(self.reference())
+            .map(|(_, recovery)| format!("{} of {}, ", recovery.injection.kind, faults::target(&recovery.injection)))
+            .collect();
+        broken.dedup();
+        if broken.len() == 1 { broken.remove(0) } else { String::new() }
+    }
+
     /// What is shown, for the end of a caption.
     fn shown(&self) -> String {
         let [arm] = self.arms.as_slice() else {
             let reference = &self.arms[0];
             return format!(
-                "One trial of each configuration, the median by outage, aligned at the first effect. Shaded: from effect \
+                "One trial of each configuration, the median by outage, aligned at the first effect. Shaded: {}from effect \
                  to ready ({}); dashed in its colour: where it serves as before.",
+                self.broken(),
                 reference.label
             );
         };
@@ -233,8 +242,9 @@ impl<'a> Scene<'a> {
             _ => "; pale: the others, aligned at the effect",
         };
         format!(
-            "Shown: {}{others}. Shaded: from effect to ready; dashed: the command, and where users are served as before.",
-            arm.which()
+            "Shown: {}{others}. Shaded: {}from effect to ready; dashed: the command, and where users are served as before.",
+            arm.which(),
+            self.broken()
         )
     }
 
@@ -367,11 +377,11 @@ fn curve(label: &str, color: usize, trial: &TrialSummary, shift: f64, style: Sty
         let null_reason = y.is_none().then(|| "no operation in this second".to_owned());
         Point { x: f64::from(second.second) + 0.5 + shift, y, n: 1, null_reason, ..Point::default() }
     };
-    FigureCurve { label: label.to_owned(), color, points: trial.seconds.iter().map(point).collect(), style }
+    FigureCurve { label: label.to_owned(), color, points: faults::watched(trial).iter().map(point).collect(), style }
 }
 
 fn end_of(trial: &TrialSummary) -> f64 {
-    trial.seconds.last().map_or(0.0, |second| f64::from(second.second) + 1.0)
+    faults::watched(trial).last().map_or(0.0, |second| f64::from(second.second) + 1.0)
 }
 
 /// A wait for a time-out is a thousand times as long as an answer.

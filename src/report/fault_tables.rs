@@ -55,6 +55,8 @@ fn row(trial: &TrialSummary, recovery: &Recovery) -> Vec<String> {
     let injection = &recovery.injection;
     let recovered = match (&injection.skipped, faults::recovered(recovery.recovered)) {
         (Some(why), _) => format!("skipped: {why}"),
+        // What users felt is one event.
+        (None, _) if recovery.together_with.is_some() => "with the one before".to_owned(),
         (None, Some(text)) => text,
         (None, None) => {
             let why = injection.problem.as_ref().or(recovery.unknown.as_ref());
@@ -92,21 +94,30 @@ fn row(trial: &TrialSummary, recovery: &Recovery) -> Vec<String> {
 
 /// What was usual before each injection, and what a window needs to be in band.
 pub fn usual(input: &ReportInput) -> Table {
-    const HEAD: [&str; 8] =
-        ["trial", "before", "windows", "usual goodput", "usual p95", "goodput from", "errors up to", "p95 up to"];
+    const HEAD: [&str; 11] = [
+        "trial",
+        "fault",
+        "target",
+        "windows",
+        "from",
+        "to",
+        "usual goodput",
+        "usual p95",
+        "goodput from",
+        "errors up to",
+        "p95 up to",
+    ];
     let row = |trial: &TrialSummary, recovery: &Recovery| {
         let Baseline { from_s, to_s, window_s, windows, goodput_rps, p95_ms, .. } = recovery.baseline?;
         let Baseline { least_goodput_rps, most_error_percent, most_p95_ms, .. } = recovery.baseline?;
         let ms = |value: Option<f64>| value.map_or_else(|| number::NONE.to_owned(), number::milliseconds);
         Some(vec![
             trial.name.clone(),
-            format!("{} of {}", recovery.injection.kind, faults::target(&recovery.injection)),
-            format!(
-                "{windows} of {}, from {} to {}",
-                number::seconds(window_s),
-                number::seconds(from_s),
-                number::seconds(to_s)
-            ),
+            recovery.injection.kind.clone(),
+            faults::target(&recovery.injection),
+            format!("{windows} × {}", number::seconds(window_s)),
+            number::seconds(from_s),
+            number::seconds(to_s),
             number::with_unit(goodput_rps, "rps"),
             ms(p95_ms),
             number::with_unit(least_goodput_rps, "rps"),
@@ -197,12 +208,21 @@ pub fn writes(input: &ReportInput) -> Table {
             number::count(lost.phantom),
             number::count(lost.stale),
             number::count(lost.wrong_totals),
-            format!("{} ({})", number::count(lost.not_linearizable), number::count(lost.linearizable_checked)),
+            not_linearizable(lost),
             lost.unchecked.clone().unwrap_or_else(|| number::NONE.to_owned()),
         ]
     };
     let checked = input.trials.iter().filter_map(|trial| Some((trial, trial.lost.as_ref()?)));
     Table::new("What became of the writes, read back after everything was healed", &HEAD, checked.map(row).collect())
+}
+
+/// `0 (400)`, with how many could not be decided.
+fn not_linearizable(lost: &Lost) -> String {
+    let undecided = match lost.linearizable_undecided {
+        0 => String::new(),
+        count => format!(", {} undecided", number::count(count)),
+    };
+    format!("{} ({}{undecided})", number::count(lost.not_linearizable), number::count(lost.linearizable_checked))
 }
 
 /// The operations behind the counts that should be zero.

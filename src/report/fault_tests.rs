@@ -133,7 +133,7 @@ fn every_injection_has_its_row() {
 fn what_was_usual_has_its_row() {
     let rows: Vec<String> =
         fault_tables::usual(&stopped().input()).rows.iter().take(1).map(|row| row.join(" | ")).collect();
-    expect!["000_microservices_r0 | stop-start of task-service 1 | 18 of 1 s, from 10 s to 28 s | 120 rps | 6 ms | 111 rps | 1 % | 7.5 ms"].assert_eq(&rows.join("\n"));
+    expect!["000_microservices_r0 | stop-start | task-service 1 | 18 × 1 s | 10 s | 28 s | 120 rps | 6 ms | 111 rps | 1 % | 7.5 ms"].assert_eq(&rows.join("\n"));
 }
 
 #[test]
@@ -210,4 +210,13 @@ fn where_every_fault_was_skipped_only_the_table_tells_of_it() {
     assert_eq!(ids, ["latency_over_time", "throughput_over_time"]);
     assert_eq!(super::figures::lead(&fixture.input()), "latency_over_time");
     assert_eq!(fault_tables::injections(&fixture.input()).rows[0][9], "skipped: no netem");
+}
+
+#[test]
+fn the_rest_of_the_schedule_after_the_measured_window_is_not_drawn() {
+    let mut fixture = repeated();
+    let last = fixture.trials[0].seconds.last_mut().unwrap();
+    (last.measured, last.ok) = (false, 1);
+    let figure = of(&drawn(&fixture), "error_rate_over_time");
+    assert_eq!(figure.panels[0].curves[0].points.last().map(|point| (point.x, point.y)), Some((68.5, Some(0.0))));
 }

@@ -53,7 +53,10 @@ pub fn story(recovery: &Recovery) -> String {
             let after = recovery
                 .after_ready_s
                 .map_or_else(String::new, |s| format!(", {} after it was ready", number::seconds(s)));
-            format!("Users were served as before {} after the effect{after}", number::seconds(s))
+            let again = recovery
+                .relapsed_s
+                .map_or_else(String::new, |at| format!(", and worse again from {} on", number::seconds(at)));
+            format!("Users were served as before {} after the effect{after}{again}", number::seconds(s))
         }
         Recovered::NotWithin(s) => {
             let down = if recovery.metastable == Some(true) { ": the load alone keeps it down" } else { "" };
@@ -68,7 +71,7 @@ pub fn story(recovery: &Recovery) -> String {
 
 /// Of a configuration that was not recovered in some trials: in how many.
 pub fn censored(arm: &Arm) -> Option<String> {
-    let all: Vec<&Recovery> = arm.trials.iter().flat_map(|trial| faults::injections(trial)).collect();
+    let all: Vec<&Recovery> = arm.trials.iter().flat_map(|trial| faults::felt(trial)).collect();
     let not = |recovery: &&&Recovery| matches!(recovery.recovered, Recovered::NotWithin(_));
     let count = all.iter().filter(not).count();
     (count > 0).then(|| {
@@ -91,7 +94,7 @@ pub fn lines(input: &ReportInput) -> Vec<String> {
 }
 
 fn recovery_line(arm: &Arm) -> String {
-    let all: Vec<&Recovery> = arm.trials.iter().flat_map(|trial| faults::injections(trial)).collect();
+    let all: Vec<&Recovery> = arm.trials.iter().flat_map(|trial| faults::felt(trial)).collect();
     let of = |wanted: fn(&Recovered) -> bool| all.iter().filter(|recovery| wanted(&recovery.recovered)).count();
     let mut after: Vec<f64> = all
         .iter()
@@ -115,17 +118,13 @@ fn recovery_line(arm: &Arm) -> String {
             injections(all.len())
         ));
     }
-    let states: [(&str, fn(&Recovered) -> bool); 3] = [
-        ("absorbed", |state| matches!(state, Recovered::Absorbed)),
-        ("not recovered while watched", |state| matches!(state, Recovered::NotWithin(_))),
-        ("cannot be told", |state| matches!(state, Recovered::Unknown)),
+    let states = [
+        ("absorbed", of(|state| matches!(state, Recovered::Absorbed))),
+        ("not recovered while watched", of(|state| matches!(state, Recovered::NotWithin(_)))),
+        ("cannot be told", of(|state| matches!(state, Recovered::Unknown))),
     ];
-    for (state, is) in states {
-        let count = of(is);
-        if count > 0 {
-            told.push(format!("{state} in {count} of {}", injections(all.len())));
-        }
-    }
+    let several = states.into_iter().filter(|(_, count)| *count > 0);
+    told.extend(several.map(|(state, count)| format!("{state} in {count} of {}", injections(all.len()))));
     let mean = |values: &[f64]| crate::measure::stats::mean(values);
     let outages: Vec<f64> = arm.trials.iter().filter_map(|trial| faults::outage(trial)).collect();
     told.extend(mean(&outages).map(|s| format!("as much lost as in {} of full outage", number::seconds(s))));

@@ -71,7 +71,13 @@ pub fn origin(trial: &TrialSummary) -> f64 {
 
 /// The outage-equivalent seconds of all injections of a trial together.
 pub fn outage(trial: &TrialSummary) -> Option<f64> {
-    injections(trial).iter().filter_map(|recovery| recovery.outage_equivalent_s).reduce(|a, b| a + b)
+    felt(trial).filter_map(|recovery| recovery.outage_equivalent_s).reduce(|a, b| a + b)
+}
+
+/// The injections of a trial that count: what struck together was felt once, what was skipped not at all.
+pub fn felt(trial: &TrialSummary) -> impl Iterator<Item = &Recovery> {
+    let counts = |recovery: &&Recovery| recovery.together_with.is_none() && recovery.injection.skipped.is_none();
+    injections(trial).iter().filter(counts)
 }
 
 impl<'a> Arm<'a> {
@@ -123,10 +129,13 @@ pub fn target(injection: &Injection) -> String {
     }
 }
 
-/// When users were served as before, in seconds since the trial's start; none where it was not, or never left the band.
+/// When users were served as before, for good, in seconds since the trial's start; none where it was not, or never left the
+/// band, or where another injection stands for this one.
 pub fn recovered_s(recovery: &Recovery) -> Option<f64> {
-    match (recovery.injection.effect_s, recovery.recovered) {
-        (Some(effect), Recovered::After(s)) => Some(effect + s),
+    match (recovery.injection.effect_s, recovery.recovered, recovery.relapsed_s) {
+        _ if recovery.together_with.is_some() => None,
+        (_, Recovered::After(_), Some(_)) => recovery.suffered_to_s,
+        (Some(effect), Recovered::After(s), None) => Some(effect + s),
         _ => None,
     }
 }
@@ -174,10 +183,10 @@ pub fn tries(samples: &[Sample], trial: &TrialSummary) -> BTreeMap<u32, f64> {
     for readings in by_replica.values() {
         for pair in readings.windows(2) {
             let [(from, before), (to, after)] = [pair[0], pair[1]];
-            let middle = (from + to) / 2.0;
-            // Readings come once a second; a longer gap says nothing of the seconds within it.
-            if (0.5..=1.5).contains(&(to - from)) && after >= before && middle >= 0.0 {
-                *rates.entry(middle as u32).or_default() += (after - before) / (to - from);
+            // Readings come once a second; a longer gap says nothing of the seconds within it. What is told counts for the
+            // second of the telling: at most a second late, and never before its cause.
+            if (0.5..=1.5).contains(&(to - from)) && after >= before && from >= 0.0 {
+                *rates.entry(to as u32).or_default() += (after - before) / (to - from);
             }
         }
     }
@@ -186,4 +195,11 @@ pub fn tries(samples: &[Sample], trial: &TrialSummary) -> BTreeMap<u32, f64> {
         Some((second.second, rate / second.offered as f64))
     };
     trial.seconds.iter().filter_map(ratio).collect()
+}
+
+/// The seconds of a trial until the end of its measured window: what comes after is the rest of the schedule, not what the
+/// system does.
+pub fn watched(trial: &TrialSummary) -> &[SecondSummary] {
+    let end = trial.seconds.iter().rposition(|second| second.measured).map_or(trial.seconds.len(), |last| last + 1);
+    &trial.seconds[..end]
 }

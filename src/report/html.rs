@@ -128,7 +128,7 @@ fn table(table: &Table) -> String {
         let cells = cells.iter().enumerate().map(|(place, cell)| match place {
             0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
             // A sentence in a wide table would else be as narrow as its longest word.
-            _ if cell.chars().count() > 40 => format!("<td class=\"words\">{}</td>", value(cell)),
+            _ if cell.chars().count() > 24 => format!("<td class=\"words\">{}</td>", value(cell)),
             _ => format!("<td>{}</td>", value(cell)),
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
@@ -268,11 +268,15 @@ fn plotly(figure: &Figure) -> serde_json::Value {
 const FLAG_PX: f64 = 16.0;
 const STACKED_PX: f64 = 230.0;
 
+fn x_ends(panel: &Panel) -> (f64, f64) {
+    let points = panel.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
+    points.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
+}
+
 /// The flags of a panel with their rows, laid out for a narrow screen; on a wide one they are then only further apart.
 fn flags_of(panel: &Panel) -> Vec<(Flag<'_>, usize)> {
-    const WIDTH: f64 = 290.0;
-    let points = || panel.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
-    let (from, to) = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    const WIDTH: f64 = 210.0;
+    let (from, to) = x_ends(panel);
     flags::placed(
         panel,
         &|at| (at - from) / (to - from).max(1e-9) * WIDTH,
@@ -290,6 +294,11 @@ fn x_axis(panel: &Panel, domain: [f64; 2], suffix: &str) -> serde_json::Value {
         "title": { "text": escape(&panel.x.title()) }, "domain": domain, "anchor": format!("y{suffix}"),
         "type": if panel.x.scale == Scale::Log { "log" } else { "linear" }, "zeroline": false,
     });
+    // Left to itself it would make room for texts at its ends, or none around what is named.
+    let (from, to) = x_ends(panel);
+    if from < to && (flags::has(panel) || !panel.x.names.is_empty()) {
+        axis["range"] = serde_json::json!([from - 0.5, to + 0.5]);
+    }
     if !panel.x.ticks.is_empty() {
         axis["tickmode"] = "array".into();
         axis["tickvals"] = panel.x.ticks.clone().into();
@@ -437,7 +446,8 @@ fn marks(panel: &Panel, suffix: &str, shapes: &mut Vec<serde_json::Value>, annot
         stroke["type"] = "line".into();
         stroke["line"] = serde_json::json!({ "color": color, "width": 2, "dash": "dash" });
         shapes.push(stroke);
-        if !line.label.is_empty() && !(vertical && flags::has(panel)) {
+        let is_flagged = vertical && flags::has(panel);
+        if !is_flagged && !line.label.is_empty() {
             annotations.push(line_label(line, panel, &refs, &color));
         }
     }

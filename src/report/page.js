@@ -34,6 +34,7 @@
     if (!drawn.has(id)) box.replaceChildren();
     drawn.add(id);
     Plotly.react(box, figure.data, themed(figure, box), { responsive: true, displaylogo: false,
+      displayModeBar: box.clientWidth < 560 ? false : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] });
   };
   const near = new IntersectionObserver((seen) => seen.filter((entry) => entry.isIntersecting).forEach((entry) => {

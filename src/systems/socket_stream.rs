@@ -3,6 +3,7 @@
 //! The one rule: the load of a stream is its source. `[load]` says how many lines each client of the source gets, the
 //! generator of the lab takes no part.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kit::Role;
@@ -134,15 +135,19 @@ impl System for SocketStream {
     }
 
     fn warnings(&self, experiment: &Experiment) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for levels in experiment.cells_to_check() {
+        let cells = experiment.cells_to_check();
+        let mut of_notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for levels in &cells {
             let of_cell: Vec<_> = levels.iter().map(|(factor, level)| format!("{factor} {level}")).collect();
-            let place = if of_cell.is_empty() { String::new() } else { format!("{}: ", of_cell.join(", ")) };
-            for note in settings(experiment, &levels).map(|settings| settings.notes()).unwrap_or_default() {
-                warnings.push(format!("{place}{note}"));
+            for note in settings(experiment, levels).map(|settings| settings.notes()).unwrap_or_default() {
+                of_notes.entry(note).or_default().push(of_cell.join(", "));
             }
         }
-        warnings
+        let with_place = |(note, places): (String, Vec<String>)| match places.len() == cells.len() {
+            true => vec![note],
+            false => places.into_iter().map(|place| format!("{place}: {note}")).collect(),
+        };
+        of_notes.into_iter().flat_map(with_place).collect()
     }
 
     fn drain_within(&self, experiment: &Experiment, levels: &Levels) -> Option<Duration> {

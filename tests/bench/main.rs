@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes real time and real ports")]
 
 mod peers;
+mod proxy;
 mod stream;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     against_wrk(&mut figures);
     on_schedule(&mut figures);
     against_nginx(&mut figures);
+    proxy::against_toxiproxy(&mut figures);
     the_price_of_services(&mut figures);
     ten_thousand_users(&mut figures);
     a_stream(&mut figures);

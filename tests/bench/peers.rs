@@ -131,14 +131,24 @@ pub fn open_loop(url: &str, rate: u32, seconds: u32) -> Schedule {
     }
 }
 
-/// nginx with a 1 kB file, one worker.
+/// Median latency of one connection.
+pub fn median_us(url: &str, flags: &[&str]) -> f64 {
+    let (text, _) = load(url, &[&["-c", "1"], flags].concat(), 2);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    json["latencyPercentiles"]["p50"].as_f64().expect("a median") * 1e6
+}
+
+/// nginx with a 1 kB file and a large one, one worker.
 pub struct Nginx {
     child: Child,
-    port: u16,
+    pub port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Nginx {
+    /// The size of the file `large`, which takes no room on the disk.
+    pub const LARGE: u64 = 1 << 30;
+
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a scratch folder");
         let port = free_port();
@@ -151,6 +161,8 @@ impl Nginx {
         );
         std::fs::write(folder.path().join("nginx.conf"), config).expect("the scratch folder can be written");
         std::fs::write(folder.path().join("file"), vec![b'x'; 1024]).expect("the scratch folder can be written");
+        let large = std::fs::File::create(folder.path().join("large"));
+        large.and_then(|file| file.set_len(Self::LARGE)).expect("the scratch folder can be written");
         open_to_all(folder.path());
         let nginx = in_path("nginx").expect("looked for before");
         let child = pinned(SERVER_CPU, nginx.to_str().expect("a path"))
@@ -229,10 +241,7 @@ impl Tracker {
 
     /// Median latency of one user at a time.
     pub fn median_us(&self, url: &str) -> f64 {
-        let header = self.headers().remove(0);
-        let (text, _) = load(url, &["-c", "1", "-H", &header], 2);
-        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        json["latencyPercentiles"]["p50"].as_f64().expect("a median") * 1e6
+        median_us(url, &["-H", &self.headers().remove(0)])
     }
 }
 
@@ -280,7 +289,7 @@ fn account_with_tasks(port: u16) -> String {
     token
 }
 
-fn post(port: u16, path: &str, body: &str, token: Option<&str>) -> serde_json::Value {
+pub fn post(port: u16, path: &str, body: &str, token: Option<&str>) -> serde_json::Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the tracker listens");
     let bearer = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
     let length = body.len();
@@ -296,11 +305,11 @@ fn post(port: u16, path: &str, body: &str, token: Option<&str>) -> serde_json::V
     serde_json::from_str(body).expect("JSON")
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-fn wait_for(port: u16) {
+pub fn wait_for(port: u16) {
     for _ in 0..500 {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return;

@@ -281,22 +281,16 @@ fn what_is_not_there_is_said_as_json() {
     let plain = Archive::new(folder.path().join("plain"));
     let (dashboard, of_plain) = (serve(&archive.folder), serve(&plain.folder));
     let streaming = format!("/api/v1/applications/run-{TRIAL}/streaming");
-    check(
-        &dashboard,
-        "/api/v1/applications/nobody",
-        expect![[r#"
-        404 {
-          "error": "no such app: nobody"
-        }"#]],
-    );
-    check(
-        &dashboard,
-        "/api/v1/applications/nobody/streaming/statistics",
-        expect![[r#"
-        404 {
-          "error": "no such app: nobody"
-        }"#]],
-    );
+    for path in ["/api/v1/applications/nobody", "/api/v1/applications/nobody/streaming/statistics"] {
+        check(
+            &dashboard,
+            path,
+            expect![[r#"
+            404 {
+              "error": "no such app: nobody"
+            }"#]],
+        );
+    }
     check(
         &dashboard,
         &format!("{streaming}/batches/17"),

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kit::batch::{Entry, Status};
 use scalelab::archive::Archive;
 use scalelab::database::Server;
 use scalelab::deploy::Deployment;
@@ -38,6 +39,7 @@ fn run(folder: &Path, text: &str, deployment: &str) -> TrialRecord {
         databases: &Server::Sqlite,
         budget: &pinning::budget(&pinning::allowed()),
         run: "f",
+        machine: None,
         journal: &journal,
         interrupt: &Interrupt::default(),
         progress: &|_, _| {},
@@ -87,14 +89,14 @@ fn happened(injection: &Injection, at_s: f64, downtime_s: f64) {
 fn processes_come_and_go(deployment: &str) {
     let faults = [
         fault("1s", "restart", "task-service", ""),
-        fault("2800ms", "stop-start", "task-service", "downtime = \"1300ms\""),
-        fault("5800ms", "kill", "task-service", "downtime = \"1300ms\""),
-        fault("8800ms", "pause", "task-service", "downtime = \"1300ms\""),
+        fault("3s", "stop-start", "task-service", "downtime = \"1300ms\""),
+        fault("6s", "kill", "task-service", "downtime = \"1300ms\""),
+        fault("9s", "pause", "task-service", "downtime = \"1300ms\""),
     ];
     let folder = scratch();
     let record = run(folder.path(), &task_tracker(12, &faults.concat()), deployment);
     assert_eq!(record.failure, None);
-    let planned = [("restart", 1.0, 0.0), ("stop-start", 2.8, 1.3), ("kill", 5.8, 1.3), ("pause", 8.8, 1.3)];
+    let planned = [("restart", 1.0, 0.0), ("stop-start", 3.0, 1.3), ("kill", 6.0, 1.3), ("pause", 9.0, 1.3)];
     assert_eq!(record.faults.len(), planned.len());
     for (injection, (kind, at_s, downtime_s)) in record.faults.iter().zip(planned) {
         assert_eq!((injection.kind.as_str(), injection.role.as_str()), (kind, "task-service"));
@@ -105,7 +107,7 @@ fn processes_come_and_go(deployment: &str) {
         assert!(seconds[down].1 > seconds[down].0, "second {down} is in the band: {seconds:?}");
     }
     for up in [2, 5, 8, 11] {
-        assert!(seconds[up].0 > 50 && seconds[up].1 == 0, "all is well in second {up}: {seconds:?}");
+        assert!(seconds[up].0 > 20 && seconds[up].1 * 10 < seconds[up].0, "all is well in second {up}: {seconds:?}");
     }
     assert!(seconds[9].0 < seconds[8].0 / 4, "held, it answers nothing: {seconds:?}");
     // What a replica used before it went is not taken from what it used after.
@@ -136,9 +138,17 @@ fn a_source_comes_back(deployment: &str) {
     let record = run(folder.path(), &text, deployment);
     assert_eq!(record.failure, None);
     happened(&record.faults[0], 2.0, 1.5);
-    let records = outcomes(&record, &["record"]);
-    assert!(records[1].0 > 30, "{records:?}");
-    assert!(records[5].0 > 30 && records[6].0 > 30, "the engine found its source again: {records:?}");
+    let records_in = |from_ms: f64, to_ms: f64| {
+        let ended = record.journal.iter().filter_map(|entry| match entry {
+            Entry::Batch(batch) if batch.status == Status::Completed => Some(batch),
+            _ => None,
+        });
+        let of = ended.filter(|batch| (from_ms..to_ms).contains(&batch.time_ms));
+        of.map(|batch| batch.records).sum::<u64>()
+    };
+    assert!(records_in(0.0, 2_000.0) > 60, "{} records", records_in(0.0, 2_000.0));
+    assert_eq!(records_in(3_000.0, 3_600.0), 0, "nothing comes from a source that is gone");
+    assert!(records_in(5_500.0, 7_000.0) > 40, "{} records", records_in(5_500.0, 7_000.0));
 }
 
 #[test]
@@ -184,7 +194,7 @@ fn links_and_machine(deployment: &str) {
     assert!(p50(2) > p50(0) + 50.0, "{} ms, before {} ms", p50(2), p50(0));
     assert!(p50(7) < 50.0, "lifted: {} ms", p50(7));
     let seconds = outcomes(&record, &["list", "get"]);
-    assert!(seconds[5].0 == 0 && seconds[5].1 > 0, "every request is answered with an error: {seconds:?}");
+    assert!(seconds[5].0 * 10 < seconds[5].1, "every request is answered with an error: {seconds:?}");
     assert_eq!(seconds[7].1, 0, "{seconds:?}");
 }
 
@@ -217,13 +227,13 @@ fn a_replica_that_dies_by_itself_fails_the_trial_and_the_fault_says_that_it_was_
     let file = write(folder.path(), "dies.toml", &text);
     let out = folder.path().join("runs");
     let lab = begin(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    let mut victim = None;
-    until("the task service is loaded", || {
-        let command = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let children = children_of(lab.id());
-        victim = children.iter().copied().find(|pid| command(pid).contains("task-service"));
-        children.iter().any(|pid| command(pid).contains("\0load"))
+    let sampled = |trial: std::fs::DirEntry| std::fs::read_to_string(trial.path().join("series.csv"));
+    until("it is measured", || {
+        let trials = std::fs::read_dir(out.join("latest/trials")).into_iter().flatten().flatten();
+        trials.filter_map(|trial| sampled(trial).ok()).any(|series| series.contains(",cpu,task-service,"))
     });
+    let command = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let victim = children_of(lab.id()).into_iter().find(|pid| command(pid).contains("task-service"));
     signal(victim.unwrap(), "KILL");
     let called: Called = lab.wait_with_output().unwrap().into();
     assert_eq!(called.code, Some(3), "{}\n{}", called.stdout, called.stderr);

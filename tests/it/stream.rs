@@ -184,3 +184,19 @@ fn a_level_that_makes_no_sense_is_refused_at_its_factor_and_a_foreign_source_is_
     let said = refused(&(small("2ms", 5) + "source = \"127.0.0.1:9\"\n"));
     assert!(said.contains("settings.source") && said.contains("simulated"), "{said}");
 }
+
+#[test]
+fn what_is_to_be_known_of_every_cell_is_said_once_and_of_some_with_their_place() {
+    let folder = scratch();
+    let text = small("2ms", 5) + "initial_rate = 40.0\n[factors]\ncores = [1, 2, 3]\n";
+    let file = write(folder.path(), "notes.toml", &text);
+    let out = folder.path().join("runs");
+    let called = call(&["run", file.to_str().unwrap(), "--deployment", "simulated", "--out", out.to_str().unwrap()]);
+    let notes: Vec<_> = called.stderr.lines().filter(|line| line.starts_with("note: ")).collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.starts_with("note: initial_rate limits receivers to 40 records/s")),
+        "{notes:?}"
+    );
+    assert!(notes.iter().any(|note| note.starts_with("note: cores 1: no slot is left")), "{notes:?}");
+}

@@ -126,3 +126,109 @@ impl Gate {
         self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a killed role gives its port back, which a real socket shows")]
+
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::host::{Hosted, start};
+    use crate::role::BoxFuture;
+    use crate::{Clock, Env, Role, RoleConfig};
+
+    fn run(mut env: Env) -> BoxFuture<anyhow::Result<()>> {
+        Box::pin(async move {
+            let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+            let listener = env.listener();
+            env.ready();
+            crate::http::serve(listener, router, env.shutdown.clone()).await
+        })
+    }
+
+    fn hosted() -> Hosted {
+        let role = Role { name: "answers", about: "answers", run };
+        let hosted = start(role, RoleConfig::new("answers"), Clock::real()).unwrap();
+        assert!(hosted.wait_until_started());
+        hosted
+    }
+
+    fn connect(hosted: &Hosted) -> TcpStream {
+        let stream = TcpStream::connect(hosted.addr).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        stream
+    }
+
+    fn ask(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: it\r\n\r\n").unwrap();
+    }
+
+    fn answer(stream: &mut TcpStream) -> std::io::Result<String> {
+        let mut bytes = [0; 1024];
+        let count = stream.read(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+    }
+
+    #[test]
+    fn a_held_role_answers_nothing_on_an_open_connection_and_goes_on_afterwards() {
+        let mut hosted = hosted();
+        let mut open = connect(&hosted);
+        ask(&mut open);
+        assert!(answer(&mut open).unwrap().ends_with("here"));
+        for _ in 0..3 {
+            hosted.hold().unwrap();
+            ask(&mut open);
+            // The kernel still makes connections for it.
+            let mut new = connect(&hosted);
+            ask(&mut new);
+            for stream in [&mut open, &mut new] {
+                let error = answer(stream).unwrap_err();
+                assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+            }
+            hosted.let_go();
+            for stream in [&mut open, &mut new] {
+                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                assert!(answer(stream).unwrap().ends_with("here"));
+                stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            }
+        }
+        hosted.hold().unwrap();
+        hosted.request_stop();
+        hosted.join().unwrap();
+    }
+
+    #[test]
+    fn a_killed_role_ends_its_connections_and_gives_its_port_back() {
+        for is_held in [false, true] {
+            let mut hosted = hosted();
+            let mut open = connect(&hosted);
+            ask(&mut open);
+            assert!(answer(&mut open).unwrap().ends_with("here"));
+            if is_held {
+                hosted.hold().unwrap();
+            }
+            hosted.kill();
+            assert!(hosted.has_ended());
+            // Its end, or a reset.
+            assert!(answer(&mut open).unwrap_or_default().is_empty());
+            assert_eq!(TcpStream::connect(hosted.addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            TcpListener::bind(hosted.addr).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_too_busy_to_be_held_goes_on() {
+        let (send, receive) = std::sync::mpsc::channel::<()>();
+        let gate = Gate::default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        gate.leads_to(runtime.handle(), 1);
+        runtime.spawn(async move {
+            let _ = receive.recv();
+        });
+        assert!(gate.hold().unwrap_err().to_string().contains("too busy"));
+        assert!(gate.pass(None), "nobody is held");
+        drop(send);
+    }
+}

@@ -135,6 +135,17 @@ fn bind(addr: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr} ({what})"))
 }
 
+/// Serves the admin endpoint of a role that runs on threads of this process, until the process ends; says where.
+///
+/// # Errors
+/// When its address cannot be bound or a thread not started.
+pub fn open_admin(admin: Admin, addr: SocketAddr, token: &str) -> anyhow::Result<SocketAddr> {
+    let listener = bind(addr, "admin endpoint")?;
+    let addr = listener.local_addr()?;
+    serve_admin(listener, admin, token)?;
+    Ok(addr)
+}
+
 fn serve_admin(listener: TcpListener, admin: Admin, token: &str) -> anyhow::Result<()> {
     let router = admin::router(admin, token);
     spawn_named("admin", move || {

@@ -66,9 +66,12 @@ fn wrong(lost: &Lost) -> Vec<String> {
     found.map(|(key, _, count)| format!("{key} {}: {}", count(lost), lost.named[*key].join("; "))).collect()
 }
 
+/// What it shows, the history, what is there, and what is wrong.
+type Row = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
 #[test]
 fn each_anomaly_is_found_and_what_is_legal_is_not_one() {
-    let rows: &[(&str, &[&str], &[&str], &[&str])] = &[
+    let rows: &[Row] = &[
         (
             "all is well",
             &["create c1 0..1 ok id=1 status=todo", "get r1 2..3 ok @1 status=todo"],

@@ -9,6 +9,7 @@ use rand::RngExt as _;
 use crate::experiment::LoadPlan;
 use crate::faults::Injection;
 use crate::load::Stage;
+use crate::measure::recovery::Seconds;
 use crate::measure::samples::{self, op, participant};
 use crate::measure::{Sample, TrialRecord};
 
@@ -94,13 +95,22 @@ pub fn gauge(name: &str, role: &str, seconds: u32, value: impl Fn(f64) -> f64) -
 }
 
 /// Operations that come by chance and take exponential times around 20 ms; a share of them fails.
-pub fn by_chance(rate: f64, fails: f64, rng: &mut kit::Rng) -> Vec<Burst> {
-    let mut exponential = || -(1.0 - rng.random::<f64>()).ln();
-    let (mut t, mut times) = (exponential() / rate, Vec::new());
-    while t < 1.0 {
-        times.push(20.0 * exponential());
-        t += exponential() / rate;
+pub fn by_chance(seconds: u32, rate: f64, fails: f64, seed: u64) -> Seconds {
+    let mut rng = kit::rng(seed, "test");
+    let mut made = Seconds::default();
+    let mut t = 0.0;
+    for second in 0..seconds {
+        let (mut times, mut refused) = (Vec::new(), 0);
+        while t < f64::from(second + 1) {
+            let total_ms = -20.0 * (1.0 - rng.random::<f64>()).ln();
+            if rng.random::<f64>() < fails {
+                refused += 1
+            } else {
+                times.push(total_ms)
+            }
+            t -= (1.0 - rng.random::<f64>()).ln() / rate;
+        }
+        made.put(second, &times, refused);
     }
-    let mut burst = |total_ms: f64| if rng.random::<f64>() < fails { failed(1) } else { good(1, total_ms) };
-    times.into_iter().map(&mut burst).collect()
+    made
 }

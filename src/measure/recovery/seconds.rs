@@ -111,6 +111,15 @@ impl Seconds {
         self.0.entry(ops.second).or_default().all.add(&Tally::of(ops));
     }
 
+    /// Good operations with their times in milliseconds, and some that were refused.
+    #[cfg(test)]
+    pub fn put(&mut self, second: u32, times_ms: &[f64], refused: u64) {
+        let ok = times_ms.len() as u64;
+        let all = &mut self.0.entry(second).or_default().all;
+        times_ms.iter().for_each(|ms| all.times.record((ms * 1e6) as u64));
+        (all.offered, all.ok, all.refused) = (all.offered + ok + refused, all.ok + ok, all.refused + refused);
+    }
+
     /// All operations of some seconds.
     pub fn all(&self, within: Range<u32>) -> Tally {
         let mut sum = Tally::default();

@@ -120,7 +120,7 @@ pub fn read_back(wanted: &ReadBack<'_>) -> anyhow::Result<Option<Vec<Found>>> {
         mine.map(|user| reader.user(*user)).collect::<Vec<_>>()
     };
     let found: Vec<Found> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(&read)).collect();
+        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(read)).collect();
         let ended = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a reader panicked")));
         ended.collect::<anyhow::Result<Vec<_>>>().map(|found| found.into_iter().flatten().collect())
     })?;
@@ -248,5 +248,62 @@ fn thing(task: Task) -> Thing {
         op: task.description,
         version: task.version,
         state: BTreeMap::from([("title".to_owned(), task.title), ("status".to_owned(), task.status)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TaskTracker;
+    use super::*;
+    use crate::experiment::{Levels, file};
+    use crate::systems::System as _;
+
+    fn parse(more: &str) -> anyhow::Result<Experiment> {
+        file::parse(&format!("system = \"task-tracker\"\nduration = \"60s\"\n{more}\n"), "x", "x")
+    }
+
+    const FAULT: &str = "[[fault]]\nat = \"30s\"\nkind = \"kill\"\nrole = \"monolith\"\n";
+
+    #[test]
+    fn writes_are_checked_where_something_is_broken_unless_the_experiment_says_otherwise() {
+        for (more, faults, checked) in [
+            ("", "", false),
+            ("check_writes = true", "", true),
+            ("", FAULT, true),
+            ("check_writes = false", FAULT, false),
+        ] {
+            let experiment = parse(&format!("[load]\nusers = 1\n[settings]\n{more}\n{faults}")).unwrap();
+            let scenario = TaskTracker.scenario(&experiment, &Levels::new());
+            assert_eq!(scenario.is_tracked(), checked, "{more} {faults}");
+            let keyed = |step: &&Step| step.headers.contains_key("idempotency-key");
+            let creates = scenario.setup.iter().chain(&scenario.steps).filter(keyed).count();
+            assert_eq!(creates, if checked { 2 } else { 0 }, "in the set-up and while measuring");
+            assert_eq!(TaskTracker.role_settings(&experiment, &Levels::new()).get(KEY), None);
+            let honest =
+                TaskTracker.notes(&experiment).iter().any(|note| note.starts_with("Killing a process does not"));
+            assert_eq!(honest, !faults.is_empty());
+        }
+    }
+
+    #[test]
+    fn without_a_check_users_do_what_they_always_did() {
+        let plain = TaskTracker.scenario(&parse("[load]\nusers = 1").unwrap(), &Levels::new());
+        let shown: Vec<_> =
+            plain.setup.iter().chain(&plain.steps).map(|step| (step.body.as_deref(), &step.headers)).collect();
+        let bodies: Vec<_> = shown.iter().filter_map(|(body, _)| *body).collect();
+        assert!(bodies.iter().all(|body| !body.contains("{{op}}")), "{bodies:?}");
+        assert_eq!(bodies.iter().filter(|body| body.contains("written while measuring")).count(), 2);
+        assert!(serde_json::to_string(&plain).unwrap().find("track").is_none(), "nothing of it is archived");
+    }
+
+    #[test]
+    fn a_check_of_steps_that_nobody_knows_is_refused() {
+        for (more, part) in [
+            ("[settings]\ncheck_writes = 1", "check_writes = 1: true or false is needed"),
+            ("[settings]\ncheck_writes = true\n[[step]]\npath = \"/\"", "needs the users' usual steps"),
+        ] {
+            let error = parse(&format!("[load]\nusers = 1\n{more}")).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

@@ -64,13 +64,13 @@ pub(super) struct Program<F, R, K, V> {
     partitions: usize,
     reduce_partitions: u32,
     /// By partition of the reduce: what later batches need.
-    kept: Vec<Mutex<Kept<K, V>>>,
+    kept: Vec<Kept<K, V>>,
 }
 
 enum Kept<K, V> {
     Nothing,
-    Window(u32, kept::Window<K, V>),
-    Stream(kept::Running<K, V>),
+    Window(u32, Mutex<kept::Window<K, V>>),
+    Stream(Mutex<kept::Running<K, V>>),
 }
 
 impl<F, R, K, V> Program<F, R, K, V> {
@@ -84,10 +84,10 @@ impl<F, R, K, V> Program<F, R, K, V> {
     ) -> Self {
         let kept = || match scope {
             Scope::Batch => Kept::Nothing,
-            Scope::Window(batches) => Kept::Window(batches, kept::Window::default()),
-            Scope::Stream => Kept::Stream(kept::Running::default()),
+            Scope::Window(batches) => Kept::Window(batches, Mutex::default()),
+            Scope::Stream => Kept::Stream(Mutex::default()),
         };
-        let kept = (0..reduce_partitions).map(|_| Mutex::new(kept())).collect();
+        let kept = (0..reduce_partitions).map(|_| kept()).collect();
         Self { flow, reduce, sink, partitions: partitions as usize, reduce_partitions, kept }
     }
 }
@@ -178,13 +178,14 @@ where
                 add(&mut table, &program.reduce, key, value);
             }
         }
-        let given = match &mut *lock(&program.kept[partition]) {
+        let given = match &program.kept[partition] {
             Kept::Nothing => Some(self.give(table.len(), table.into_iter(), rows)),
-            Kept::Window(batches, kept) => kept
-                .add(&self.leaving, *batches, table, &program.reduce)?
-                .map(|all| self.give(all.len(), all.into_iter(), rows)),
+            Kept::Window(batches, kept) => {
+                let all = lock(kept).add(&self.leaving, *batches, table, &program.reduce)?;
+                all.map(|all| self.give(all.len(), all.into_iter(), rows))
+            }
             Kept::Stream(kept) => {
-                kept.add(&self.leaving, table, &program.reduce, |all, known| self.give(all, known, rows))?
+                lock(kept).add(&self.leaving, table, &program.reduce, |all, known| self.give(all, known, rows))?
             }
         };
         Ok(given.unwrap_or_default())
