@@ -4,7 +4,6 @@
 use std::process::ExitCode;
 
 mod faults;
-mod flat;
 mod load;
 #[path = "../../services/task-tracker/tests/it/postgres.rs"]
 mod postgres;
@@ -20,4 +19,9 @@ fn main() -> ExitCode {
         well &= faults::soak();
     }
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
