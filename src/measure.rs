@@ -130,7 +130,7 @@ pub struct Guard {
     /// `generator-limited`, `client-bound`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
     /// `no-saturation`, `replicas-unsampled`, `too-few-ops`, `one-trial`; of streams also `source-blocked`,
     /// `receiver-held`, `records-not-followed`, `batches-failed`, `backlog`; with faults also `baseline-unstable`,
-    /// `fault-skipped`.
+    /// `fault-skipped`, `fault-unknown`.
     pub id: String,
     /// The numbers it touches: `throughput`, `goodput`, `latency`, `latency_p99`, `errors`, `cpu`, `memory`,
     /// `efficiency`, `crossover`, `capacity`; of streams also `delay`: whether they keep up, and by how much not; with

@@ -9,7 +9,7 @@ use crate::load::driver::NOT_SENT;
 use crate::measure::recovery::{self, RecoverySummary, Seconds};
 use crate::measure::trial::{gauge, rates_in_window};
 use crate::measure::{
-    Guard, Participant, StreamState, StreamSummary, TrialRecord, TrialSummary, stats, steady, stream,
+    Guard, Participant, SecondSummary, StreamState, StreamSummary, TrialRecord, TrialSummary, stats, steady, stream,
 };
 use crate::verdict::three;
 
@@ -76,30 +76,23 @@ pub fn touches(guard: &Guard, key: &str) -> bool {
 }
 
 /// What is judged by the seconds that no fault touches. What a fault did is no flaw of the measurement: recovery and
-/// availability tell it, and a trial that was to be disturbed is not called unsteady, saturated or full of refusals for
-/// that. Seconds from one before the command until users were served as before and the target was ready are left out; of
-/// an injection without a baseline, or that was not recovered from, all that follow.
+/// availability tell it, and a trial that was to be disturbed is not called unsteady or saturated for that. Seconds from
+/// one before the command until users were served as before and the target was ready are left out; of an injection without
+/// a baseline, or that was not recovered from, all that follow. Latencies are of the whole window, and so are the guards of
+/// what they lack.
 pub(crate) struct Calm {
     /// Whether a second counts.
     seconds: Option<Vec<u32>>,
     offered: u64,
-    refused: u64,
     unsent: u64,
-    /// What did not fail.
-    answered: u64,
+    /// What "as before" allows: the widest margin of goodput of a band, as a share.
+    allows: f64,
 }
 
 impl Calm {
     /// All measured seconds of a trial without faults.
     pub fn whole(summary: &TrialSummary) -> Self {
-        let unsent = summary.kinds.iter().filter_map(|kind| kind.errors.get(NOT_SENT)).sum();
-        Self {
-            seconds: None,
-            offered: summary.total_requests,
-            refused: summary.failed.saturating_sub(unsent),
-            unsent,
-            answered: summary.latency_count,
-        }
+        Self { seconds: None, offered: summary.total_requests, unsent: unsent(summary), allows: 0.0 }
     }
 
     /// Those of a trial with faults.
@@ -107,13 +100,10 @@ impl Calm {
         let calm = recovery::calm(recovery, record.window.clone());
         let mut sum = recovery::Tally::default();
         calm.iter().for_each(|second| sum.add(&seconds.all(*second..second + 1)));
-        Self {
-            seconds: Some(calm),
-            offered: sum.offered,
-            refused: sum.refused,
-            unsent: sum.unsent,
-            answered: sum.answered(),
-        }
+        let bands = recovery.injections.iter().filter_map(|injection| injection.baseline);
+        let margins = bands.map(|band| 1.0 - band.least_goodput_rps / band.goodput_rps);
+        let allows = margins.filter(|margin| margin.is_finite()).fold(0.0, f64::max);
+        Self { seconds: Some(calm), offered: sum.offered, unsent: sum.unsent, allows }
     }
 
     fn holds(&self, second: u32) -> bool {
@@ -122,7 +112,7 @@ impl Calm {
 }
 
 /// The guards of one trial: `generator-limited`, `not-sent`, `saturated`, `refusals-hide-latency`, `not-steady`,
-/// `replicas-unsampled`, `too-few-ops`; with faults also `baseline-unstable`, `fault-skipped`. Of a stream:
+/// `replicas-unsampled`, `too-few-ops`; with faults also `baseline-unstable`, `fault-skipped`, `fault-unknown`. Of a stream:
 /// `generator-limited`, `source-blocked`, `receiver-held`, `backlog`, `records-not-followed`, `batches-failed`,
 /// `refusals-hide-latency`, `replicas-unsampled`, `too-few-ops`, and those of faults.
 pub(crate) fn of_trial(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Vec<Guard> {
@@ -134,15 +124,15 @@ pub(crate) fn of_trial(record: &TrialRecord, summary: &TrialSummary, calm: &Calm
         }
         guards.extend(backlog(stream, summary));
         guards.extend(records_not_followed(record, stream, summary));
-        guards.extend(batches_failed(stream, summary).or_else(|| refusals_hide_latency(summary, calm)));
+        guards.extend(batches_failed(stream, summary).or_else(|| refusals_hide_latency(summary)));
         guards.extend(replicas_unsampled(record, summary));
         guards.extend(too_few_batches(summary));
         return guards;
     }
     guards.extend(generator_limited(record, summary));
-    guards.extend(not_sent(summary, calm));
+    guards.extend(not_sent(summary));
     guards.extend(saturated(record, summary, calm));
-    guards.extend(refusals_hide_latency(summary, calm));
+    guards.extend(refusals_hide_latency(summary));
     guards.extend(not_steady(record, summary, calm));
     guards.extend(replicas_unsampled(record, summary));
     guards.extend(too_few_ops(summary));
@@ -219,34 +209,43 @@ fn mean_busy(record: &TrialRecord, who: &Participant) -> Option<f64> {
     stats::mean(&samples.into_iter().map(|(_, share)| share).collect::<Vec<_>>())
 }
 
-/// Faults of which nothing can be said: an objective on recovery is then unknown. One that could not be injected leaves
-/// nothing to recover from, and an availability without it is not the one that was asked for.
-fn of_faults(summary: &TrialSummary) -> Vec<Guard> {
+/// Faults of which nothing can be said: an objective on recovery is then unknown. One that could not be injected, or was
+/// not watched to its end, leaves an availability that is not the one that was asked for.
+fn of_faults<'a>(summary: &'a TrialSummary) -> Vec<Guard> {
     let Some(recovery) = &summary.recovery else { return Vec::new() };
     let total = recovery.injections.len();
-    let of = |wanted: &str| {
-        let whys: Vec<&str> =
-            recovery.injections.iter().filter_map(|r| r.unknown.as_deref()?.strip_prefix(wanted)).collect();
+    let of = |wanted: &dyn Fn(&'a str) -> Option<&'a str>| {
+        let whys: Vec<&str> = recovery.injections.iter().filter_map(|r| wanted(r.unknown.as_deref()?)).collect();
         let count = whys.len();
         let which = if total > 1 { format!(" ({count} of {total} injections)") } else { String::new() };
         whys.first().map(|why| format!("{why}{which}"))
     };
-    let unstable = of("baseline: ").map(|what| {
+    let unstable = of(&|why| why.strip_prefix("baseline: ")).map(|what| {
         let advice = "warm up longer, leave 20 s before a fault and more between faults, or offer more: what users felt \
                       is measured against what was usual";
         guard("baseline-unstable", &["recovery"], &summary.name, format!("baseline: {what}"), advice)
     });
-    let skipped = of("skipped: ").map(|what| {
+    let skipped = of(&|why| why.strip_prefix("skipped: ")).map(|what| {
         let advice = "`scalelab doctor` lists the faults that this machine can do";
         guard("fault-skipped", &["recovery", "availability"], &summary.name, what, advice)
     });
-    unstable.into_iter().chain(skipped).collect()
+    let known = |why: &str| ["baseline: ", "skipped: "].iter().any(|start| why.starts_with(start));
+    let unknown = of(&|why| (!known(why)).then_some(why)).map(|what| {
+        let advice = "look at what went wrong with the fault in the table of faults; measure long enough that it is over, \
+                      and five windows more, before the end and before the next";
+        guard("fault-unknown", &["recovery", "availability"], &summary.name, what, advice)
+    });
+    unstable.into_iter().chain(skipped).chain(unknown).collect()
+}
+
+fn unsent(summary: &TrialSummary) -> u64 {
+    summary.kinds.iter().filter_map(|kind| kind.errors.get(NOT_SENT)).sum()
 }
 
 /// They waited longest of all and have no latency, so that what the others waited flatters.
-fn not_sent(summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
-    let unsent = calm.unsent;
-    let what = format!("{unsent} of {} requests that were due were never sent", calm.offered);
+fn not_sent(summary: &TrialSummary) -> Option<Guard> {
+    let unsent = unsent(summary);
+    let what = format!("{unsent} of {} requests that were due were never sent", summary.total_requests);
     let advice = "offer less, or give the generator more connections: \
                   the latency shown is of those that were sent";
     (unsent > 0).then(|| guard("not-sent", &["latency"], &summary.name, what, advice))
@@ -265,19 +264,20 @@ fn saturated(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Optio
 
 /// A percentile is of the operations that did not fail. When more failed than lie above it, nobody knows the
 /// percentile of all: the time to a refusal is not the time to an answer.
-fn refusals_hide_latency(summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
-    if calm.answered == 0 {
+fn refusals_hide_latency(summary: &TrialSummary) -> Option<Guard> {
+    if summary.latency_count == 0 {
         return None;
     }
+    let offered = summary.total_requests;
     // What was never sent has its own guard.
-    let refused = calm.refused;
-    let hidden = |needed: u64| 10 * calm.offered < refused * needed;
+    let refused = summary.failed.saturating_sub(unsent(summary));
+    let hidden = |needed: u64| 10 * offered < refused * needed;
     let touched: Vec<String> =
         PERCENTILES.iter().filter(|(_, needed)| hidden(*needed)).map(|(name, _)| format!("latency_{name}")).collect();
     if touched.is_empty() {
         return None;
     }
-    let share = 100.0 * refused as f64 / calm.offered as f64;
+    let share = 100.0 * refused as f64 / offered as f64;
     let what = format!("{} % of the operations were refused or broke", three(share));
     let advice = "look at the errors first: a latency without the refused operations is not that of all";
     let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
@@ -285,12 +285,20 @@ fn refusals_hide_latency(summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
 }
 
 /// In a closed loop the rate tells whether the system is level. In an open loop the schedule sets the rate, and a system
-/// that falls behind shows in its latency.
+/// that falls behind shows in its latency. With faults, a rate that moves by less than what is called "as before" after
+/// them is level.
 fn not_steady(record: &TrialRecord, summary: &TrialSummary, calm: &Calm) -> Option<Guard> {
-    let measured = || summary.seconds.iter().filter(|second| second.measured && calm.holds(second.second));
+    let measured: Vec<&SecondSummary> =
+        summary.seconds.iter().filter(|second| second.measured && calm.holds(second.second)).collect();
+    // Each stretch between faults alone: a step that is in band looks like a trend of all of them.
+    let mut stretches = measured.chunk_by(|a, b| calm.seconds.is_none() || a.second + 1 == b.second);
     let why = match record.load {
-        LoadPlan::Closed { .. } => steady::unsteady(&measured().map(|s| s.answered as f64).collect::<Vec<_>>()),
-        LoadPlan::Open { .. } => steady::falls_behind(&measured().filter_map(|s| s.latency.avg).collect::<Vec<_>>()),
+        LoadPlan::Closed { .. } => stretches.find_map(|stretch| {
+            steady::unsteady(&stretch.iter().map(|s| s.answered as f64).collect::<Vec<_>>(), calm.allows)
+        }),
+        LoadPlan::Open { .. } => stretches.find_map(|stretch| {
+            steady::falls_behind(&stretch.iter().filter_map(|s| s.latency.avg).collect::<Vec<_>>())
+        }),
     }?;
     let advice =
         "warm up longer (--warmup) and measure longer (--duration); a system that falls behind has no steady state";

@@ -11,12 +11,13 @@
 //! median; when at most 1 % of its operations did not end well, or the usual share and three binomial standard deviations
 //! where that is more; when its p95 is at most 1.25 times the usual, or as many deviations above; and when no answer is
 //! wrong. The 3 is Student's t at the same probability, because a deviation of few windows is uncertain: 3.5 with 18. In a closed loop goodput is as it was, because users who wait do not send; in an open loop it is read at the
-//! usual rate of offering, so that the chance of arrivals is none of the system's.
+//! usual rate of offering, so that the chance of arrivals is none of the system's. A band that only the loss of more than half would leave is none.
 //!
 //! Users are *down* from the first window out of band, at or after the effect, that is followed by another or lies twice
 //! as far from the usual as the band is wide (six times of p95, whose tail is long): one in some hundred windows is just
-//! out by chance. What begins later than five windows after ready is not the fault's doing. They have *recovered* with
-//! the first of five consecutive windows in band. Every instant is known to one window.
+//! out by chance. What begins later than five windows after ready is not the fault's doing; that a fault was *absorbed* is
+//! only said where they were watched until then. They have *recovered* with the first of five consecutive windows in band
+//! after which the fault does not take them out of it again. Every instant is known to one window.
 
 use std::collections::BTreeMap;
 
@@ -85,8 +86,8 @@ pub struct Recovery {
     pub together_with: Option<usize>,
     /// What was usual before; none with the reason in `unknown`.
     pub baseline: Option<Baseline>,
-    /// Why nothing can be concluded: `baseline: …` (not steady, too short), `skipped: …`, or what went wrong. Then nothing
-    /// below that compares with the baseline is known.
+    /// Why nothing can be concluded: `baseline: …` (not steady, too short), `skipped: …`, or else: it was not injected, or
+    /// not watched until after it was over. Then nothing below that compares with the baseline is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
     /// What else must be known to read the numbers, such as a baseline that is short.
@@ -98,11 +99,12 @@ pub struct Recovery {
     pub time_to_detect_s: Option<f64>,
     /// From effect to the first sign that the system itself knows: a gauge `breaker_open` or `not_ready` that rises.
     pub system_detects_s: Option<f64>,
-    /// From effect to the first of five consecutive windows in band.
+    /// From effect to the first of five consecutive windows in band; of several such, after a relapse, the last.
     pub recovered: Recovered,
     /// The same from `ready`; negative is 0.
     pub after_ready_s: Option<f64>,
-    /// From effect to when they left the band again, where they did before the fault was over, and recovered from that too.
+    /// From effect to when they left the band again after five windows in it, where they did by the fault's doing, and
+    /// recovered from that too.
     #[serde(default)]
     pub relapsed_s: Option<f64>,
     /// The instant at which users began to suffer: the start of the first window out of band; none where none was.
@@ -134,8 +136,9 @@ pub struct Recovery {
     pub peak_in_flight: Option<f64>,
     /// Kinds of operation that were served worse than usual meanwhile, each by its own usual.
     pub blast_radius: Vec<String>,
-    /// Whether the load that it bore before keeps it down although the fault is gone: not in band within three times the
-    /// length of the fault, and ten windows, after ready. None where it was not watched that long.
+    /// Whether the load that it bore before keeps it down although the fault is gone: not recovered within three times the
+    /// length of the fault, and ten windows, after ready, and the goodput of the last five windows out of band. None where
+    /// it was not watched that long.
     pub metastable: Option<bool>,
     /// Why a number above is null, by key.
     #[serde(default)]
@@ -181,7 +184,7 @@ pub enum Recovered {
     Unknown,
     /// It never left the band.
     Absorbed,
-    /// So many seconds after the effect.
+    /// So many seconds after the effect, for good.
     After(f64),
     /// Not within the time that was watched, which ends with the measured window or the next injection: more than so many
     /// seconds.

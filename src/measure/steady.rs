@@ -12,13 +12,13 @@ const LEAST_SECONDS: usize = 8;
 /// Two checks, both with standard errors that allow for autocorrelation (Newey & West 1987): the fitted line moves by
 /// 3 % of the mean or more over the window, significantly (1 %, because many trials are looked at); or the means of the second and last third differ by more
 /// than 5 %, with the whole 90 % interval of the difference outside of that margin (the reverse of an equivalence
-/// test by two one-sided tests, Schuirmann 1987).
-pub fn unsteady(rates: &[f64]) -> Option<String> {
+/// test by two one-sided tests, Schuirmann 1987). A share that is allowed takes the place of smaller margins.
+pub fn unsteady(rates: &[f64], allowed: f64) -> Option<String> {
     let mean = stats::mean(rates)?;
     if rates.len() < LEAST_SECONDS || mean <= 0.0 {
         return None;
     }
-    drift(rates, mean).or_else(|| late_change(rates, mean))
+    drift(rates, mean, allowed.max(0.03)).or_else(|| late_change(rates, mean, allowed.max(0.05)))
 }
 
 /// Why a latency by second has no level: it grows over the window by as much as its mean, significantly. None when it
@@ -31,12 +31,12 @@ pub fn falls_behind(latencies: &[f64]) -> Option<String> {
     grows.then(|| format!("mean latency grows by {:.0} ms a second: the system falls behind", line.slope))
 }
 
-fn drift(rates: &[f64], mean: f64) -> Option<String> {
+fn drift(rates: &[f64], mean: f64, least: f64) -> Option<String> {
     let line = stats::newey_west_slope(rates)?;
     let length = rates.len() as f64;
     let significant = line.slope.abs() > stats::t_quantile(0.995, length - 2.0) * line.se;
     let share = line.slope * length / mean;
-    (share.abs() >= 0.03 && significant).then(|| {
+    (share.abs() >= least && significant).then(|| {
         format!(
             "throughput {} by {:.0} % over the window",
             if share > 0.0 { "rises" } else { "falls" },
@@ -45,7 +45,7 @@ fn drift(rates: &[f64], mean: f64) -> Option<String> {
     })
 }
 
-fn late_change(rates: &[f64], mean: f64) -> Option<String> {
+fn late_change(rates: &[f64], mean: f64, least: f64) -> Option<String> {
     let third = rates.len() / 3;
     let (middle, last) = (&rates[third..2 * third], &rates[2 * third..]);
     let difference = stats::mean(last)? - stats::mean(middle)?;
@@ -53,7 +53,7 @@ fn late_change(rates: &[f64], mean: f64) -> Option<String> {
         stats::long_run_variance(middle) / middle.len() as f64 + stats::long_run_variance(last) / last.len() as f64;
     let df = (middle.len() + last.len()).saturating_sub(2) as f64;
     let surely = difference.abs() - stats::t_quantile(0.95, df) * variance.sqrt();
-    (surely > 0.05 * mean).then(|| {
+    (surely > least * mean).then(|| {
         format!(
             "throughput changes by {:.0} % from the second third of the window to the last",
             100.0 * difference.abs() / mean
@@ -72,19 +72,21 @@ mod tests {
 
     #[test]
     fn a_level_rate_is_seldom_called_unsteady() {
-        let called = (0..200).filter(|seed| unsteady(&noisy(|_| 100.0, 0.10, *seed)).is_some()).count();
+        let called = (0..200).filter(|seed| unsteady(&noisy(|_| 100.0, 0.10, *seed), 0.0).is_some()).count();
         assert!(called <= 14, "{called} of 200");
     }
 
     #[test]
     fn a_falling_rate_is_not_steady() {
-        let why = unsteady(&noisy(|second| 100.0 - second as f64, 0.01, 1));
+        let falls = noisy(|second| 100.0 - second as f64, 0.01, 1);
+        let why = unsteady(&falls, 0.0);
         assert!(why.as_ref().is_some_and(|why| why.starts_with("throughput falls by 2")), "{why:?}");
+        assert_eq!(unsteady(&falls, 0.25), None);
     }
 
     #[test]
     fn a_rate_that_breaks_in_is_not_steady() {
-        assert!(unsteady(&noisy(|second| if second < 14 { 100.0 } else { 50.0 }, 0.01, 1)).is_some());
+        assert!(unsteady(&noisy(|second| if second < 14 { 100.0 } else { 50.0 }, 0.01, 1), 0.0).is_some());
     }
 
     #[test]
@@ -97,6 +99,6 @@ mod tests {
 
     #[test]
     fn seven_seconds_claim_nothing() {
-        assert_eq!(unsteady(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), None);
+        assert_eq!(unsteady(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 0.0), None);
     }
 }

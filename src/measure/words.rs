@@ -122,6 +122,7 @@ fn meaning(guard: &str) -> &str {
         "backlog" => "the stream fell behind",
         "baseline-unstable" => "what was usual before the fault is not known",
         "fault-skipped" => "a fault could not be injected",
+        "fault-unknown" => "what a fault did is not known",
         "batches-failed" => "batches failed",
         _ => "it is doubtful",
     }

@@ -23,6 +23,10 @@ const METASTABLE: f64 = 3.0;
 const METASTABLE_WINDOWS: f64 = 10.0;
 /// Durations that a percentile of a kind of operation needs.
 const KIND_DURATIONS: u64 = 20;
+/// How the reason begins why an injection did not take place.
+const NOT_INJECTED: &str = "it was not injected: ";
+/// Why nothing is said of users who were well as long as they were watched.
+const NOT_WATCHED: &str = "it was not watched until after it was over";
 
 /// What the faults of a trial did; `seconds` are its operations.
 pub(crate) fn analyse(record: &TrialRecord, seconds: &Seconds) -> RecoverySummary {
@@ -57,7 +61,7 @@ pub(crate) fn analyse(record: &TrialRecord, seconds: &Seconds) -> RecoverySummar
     }
 }
 
-/// The measured seconds that no fault touched: steadiness, saturation and refusals are judged by them alone.
+/// The measured seconds that no fault touched: steadiness and saturation are judged by them alone.
 pub(crate) fn calm(summary: &RecoverySummary, window: Range<u32>) -> Vec<u32> {
     let touched = |recovery: &Recovery| {
         let injection = &recovery.injection;
@@ -138,12 +142,13 @@ fn injections(record: &TrialRecord, seconds: &Seconds) -> Vec<Recovery> {
         faults.iter().map(|injection| Recovery { injection: injection.clone(), ..Recovery::default() }).collect();
     for recovery in &mut all {
         let injection = &recovery.injection;
-        recovery.unknown = match (&injection.skipped, injection.command_s) {
-            (Some(why), _) => Some(format!("skipped: {why}")),
-            (None, None) => {
-                Some(format!("it was not injected: {}", injection.problem.as_deref().unwrap_or("nobody said why")))
-            }
-            (None, Some(_)) => None,
+        recovery.unknown = match &injection.skipped {
+            Some(why) => Some(format!("skipped: {why}")),
+            None if has_struck(injection) => None,
+            None => Some(match injection.problem.as_deref().unwrap_or("nobody said why") {
+                told if told.starts_with(NOT_INJECTED) => told.to_owned(),
+                why => format!("{NOT_INJECTED}{why}"),
+            }),
         };
     }
     let strikes = strikes(faults);
@@ -167,12 +172,18 @@ fn injections(record: &TrialRecord, seconds: &Seconds) -> Vec<Recovery> {
     all
 }
 
+/// Whether it was injected. A command that failed has a problem instead of an effect, and nothing to repair.
+fn has_struck(injection: &Injection) -> bool {
+    let has_failed = injection.effect_s.is_none() && injection.repair_s.is_none() && injection.problem.is_some();
+    injection.skipped.is_none() && injection.command_s.is_some() && !has_failed
+}
+
 /// What was injected, in the order of commands, in groups that struck together.
 fn strikes(faults: &[Injection]) -> Vec<Strike> {
     let mut order: Vec<(usize, f64)> = faults
         .iter()
         .enumerate()
-        .filter(|(_, injection)| injection.skipped.is_none())
+        .filter(|(_, injection)| has_struck(injection))
         .filter_map(|(place, injection)| Some((place, injection.command_s?)))
         .collect();
     order.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -258,14 +269,24 @@ fn watch(record: &TrialRecord, seconds: &Seconds, strike: &Strike, next_s: f64, 
         history.free_from = history.free_from.max(end);
         return recovery;
     }
+    let over = strike.gone_s().map_or(origin, |gone_s| gone_s.ceil() as u32);
     let course = Course::of(&band, &windows, strike, end);
+    if course.is_open {
+        if course.down.is_none() {
+            recovery.unknown = Some(NOT_WATCHED.to_owned());
+            history.free_from = history.free_from.max(over);
+            return recovery;
+        }
+        if course.back.is_some() {
+            recovery.notes.push(NOT_WATCHED.to_owned());
+        }
+    }
     course.tell(&mut recovery, &windows, strike);
     let span = course.span(&band, seconds, &windows, strike);
     sums(&mut recovery, &band, &span, seconds);
     blast(&mut recovery, &band, seconds, &span);
     from_gauges(&mut recovery, record, strike, &span, f64::from(end));
-    recovery.metastable = metastable(&recovery, strike, f64::from(end));
-    let over = strike.gone_s().map_or(origin, |gone_s| gone_s.ceil() as u32);
+    recovery.metastable = metastable(&recovery, &band, &windows, strike);
     match recovery.recovered {
         Recovered::NotWithin(_) => history.open = Some((band, over.max(origin), whom())),
         _ => history.free_from = over.max(recovery.suffered_to_s.map_or(0, |s| s as u32)),
@@ -298,6 +319,9 @@ struct Course {
     settled: usize,
     /// Where they are still down: the first of the windows in band, too few to say, with which it ends.
     bound: usize,
+    /// Whether watching ended while the fault could still do harm: sooner than five windows after it was gone, or with a
+    /// window out of band that might have been the first of several.
+    is_open: bool,
 }
 
 impl Course {
@@ -306,8 +330,10 @@ impl Course {
         let last_s = strike.gone_s().map_or(f64::from(end), |gone| gone + f64::from(STAYS as u32 * band.length()));
         let blamed = |from: usize| leaves(&grades, from).filter(|place| f64::from(windows[*place].start) <= last_s);
         let trailing = grades.iter().rev().take_while(|grade| **grade == Grade::In).count();
-        let mut course =
-            Self { down: blamed(0), back: None, relapse: None, settled: 0, bound: grades.len() - trailing };
+        let ends_out = windows.last().is_some_and(|last| trailing == 0 && f64::from(last.start) <= last_s);
+        let is_open = ends_out || strike.gone_s().is_none() || f64::from(end) < last_s;
+        let bound = grades.len() - trailing;
+        let mut course = Self { down: blamed(0), back: None, relapse: None, settled: 0, bound, is_open };
         let mut down = course.down;
         while let Some(place) = down {
             let Some(back) = stays(&grades, place) else {
@@ -330,14 +356,14 @@ impl Course {
         let not_ready = || "it was not seen ready again".to_owned();
         recovery.recovered = match (self.down, self.back) {
             (None, _) => Recovered::Absorbed,
-            (Some(_), Some(back)) => Recovered::After(since(start(back))),
+            (Some(_), Some(_)) => Recovered::After(since(start(self.settled))),
             (Some(_), None) => Recovered::NotWithin(since(start(self.bound))),
         };
         let after_ready = match (self.down, self.back, strike.ready_s) {
             (None, ..) => Ok(0.0),
             (_, None, _) => Err("users had not recovered when watching ended".to_owned()),
             (_, _, None) => Err(not_ready()),
-            (_, Some(back), Some(ready_s)) => Ok((f64::from(start(back)) - ready_s).max(0.0)),
+            (_, Some(_), Some(ready_s)) => Ok((f64::from(start(self.settled)) - ready_s).max(0.0)),
         };
         recovery.after_ready_s = keep(nulls, "after_ready_s", after_ready);
         let never = || "users never left the band".to_owned();
@@ -431,13 +457,15 @@ fn from_gauges(recovery: &mut Recovery, record: &TrialRecord, strike: &Strike, s
     recovery.drain_s = keep(nulls, "drain_s", drain);
 }
 
-fn metastable(recovery: &Recovery, strike: &Strike, end_s: f64) -> Option<bool> {
+/// Slow answers alone are no collapse: the load keeps down what does less than it did under the same load before.
+fn metastable(recovery: &Recovery, band: &Band, windows: &[Window], strike: &Strike) -> Option<bool> {
     if !recovery.recovered.is_censored() {
         return Some(false);
     }
-    let baseline = recovery.baseline?;
     let (ready_s, repair_s) = (strike.ready_s?, strike.repair_s.or(strike.ready_s)?);
     let held = METASTABLE * (repair_s - strike.origin_s()).max(0.0);
-    let least = METASTABLE_WINDOWS * baseline.window_s;
-    (end_s - ready_s >= held.max(least)).then_some(true)
+    let least = METASTABLE_WINDOWS * band.baseline.window_s;
+    let last = &windows[windows.len().saturating_sub(STAYS)..];
+    let watched_s = f64::from(last.last()?.end()) - ready_s;
+    (watched_s >= held.max(least)).then(|| band.lacks_goodput(last))
 }

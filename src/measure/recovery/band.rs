@@ -25,6 +25,8 @@ const TO_SIGMA: f64 = 1.4826;
 const THREE_SIGMA: f64 = 0.998_65;
 /// A loss of less than this share of goodput is none.
 const LOSS: f64 = 0.05;
+/// A band that a larger loss than this share of goodput would not leave is none.
+const MOST_MARGIN: f64 = 0.5;
 /// A trend that moves less than this share of the median over the baseline is none.
 const TREND: f64 = 0.05;
 /// The same of p95, which varies more.
@@ -101,6 +103,12 @@ impl Band {
         baseline.goodput_mad = mad(&goodput);
         // The wider of the two: where nothing varies, the other would call half of the usual windows unusual.
         let margin = (LOSS * baseline.goodput_rps).max(strays(&goodput));
+        if margin > MOST_MARGIN * baseline.goodput_rps {
+            return Err(format!(
+                "goodput before it strays so much that only a loss of more than {} % would be seen",
+                three(100.0 * margin / baseline.goodput_rps)
+            ));
+        }
         baseline.least_goodput_rps = (baseline.goodput_rps - margin).max(0.0);
         let share = bad as f64 / all as f64;
         baseline.error_percent = 100.0 * share;
@@ -132,6 +140,13 @@ impl Band {
             grade = grade.worse(beyond(p95 - base, most - base, 6.0));
         }
         if tally.wrong > 0 { Grade::Far } else { grade }
+    }
+
+    /// Whether windows together have less goodput than one in band has at least.
+    pub fn lacks_goodput(&self, windows: &[Window]) -> bool {
+        let each: Vec<f64> =
+            windows.iter().map(|window| rate_of(window, self.baseline.offered_rps, self.is_closed)).collect();
+        stats::mean(&each).is_some_and(|mean| mean < self.baseline.least_goodput_rps)
     }
 
     /// Σ over windows of the part of their length in which, at the same loss, nobody would have been served.

@@ -21,8 +21,6 @@ pub(crate) struct Tally {
     pub offered: u64,
     /// Ended well.
     pub ok: u64,
-    /// Refused or broken, without those that were never sent.
-    pub refused: u64,
     /// Due, and never sent.
     pub unsent: u64,
     /// Answered wrongly.
@@ -32,12 +30,10 @@ pub(crate) struct Tally {
 
 impl Tally {
     fn of(ops: &OpsRecord) -> Self {
-        let unsent = ops.errors.get(NOT_SENT).copied().unwrap_or(0);
         Self {
             offered: ops.count(),
             ok: ops.ok,
-            refused: ops.failed.saturating_sub(unsent),
-            unsent,
+            unsent: ops.errors.get(NOT_SENT).copied().unwrap_or(0),
             wrong: ops.wrong,
             times: thinned(&ops.total),
         }
@@ -47,7 +43,6 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.offered += other.offered;
         self.ok += other.ok;
-        self.refused += other.refused;
         self.unsent += other.unsent;
         self.wrong += other.wrong;
         self.times.add(&other.times);
@@ -117,7 +112,7 @@ impl Seconds {
         let ok = times_ms.len() as u64;
         let all = &mut self.0.entry(second).or_default().all;
         times_ms.iter().for_each(|ms| all.times.record((ms * 1e6) as u64));
-        (all.offered, all.ok, all.refused) = (all.offered + ok + refused, all.ok + ok, all.refused + refused);
+        (all.offered, all.ok) = (all.offered + ok + refused, all.ok + ok);
     }
 
     /// All operations of some seconds.

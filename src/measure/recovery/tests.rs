@@ -161,7 +161,8 @@ fn a_relapse_when_the_target_comes_back_is_counted_and_told() {
         _ => None,
     };
     let recovery = only(&plain(70, vec![injection(30.0, 30.0, 40.0, 41.0)], twice));
-    assert_eq!((after(&recovery), recovery.relapsed_s, recovery.suffered_to_s), (2.0, Some(11.0), Some(43.0)));
+    assert_eq!((after(&recovery), recovery.relapsed_s, recovery.suffered_to_s), (13.0, Some(11.0), Some(43.0)));
+    assert_eq!(recovery.after_ready_s, Some(2.0));
     assert_eq!((recovery.bad_operations, recovery.outage_equivalent_s), (Some(400), Some(4.0)));
     // One that stays is none: it had not recovered.
     let stays = |second: u32| ((30..32).contains(&second) || second >= 41).then(|| vec![failed(100)]);
@@ -369,19 +370,75 @@ fn gauges_tell_what_the_system_knew_and_how_often_it_tried() {
 fn what_was_not_injected_is_unknown_with_its_reason() {
     let skipped = Injection { skipped: Some("no cgroup".to_owned()), command_s: None, ..injection(0.0, 0.0, 0.0, 0.0) };
     let failed = Injection { skipped: None, problem: Some("the role had ended".to_owned()), ..skipped.clone() };
-    let trial = summarize_trial(&plain(60, vec![skipped, failed], |_| None));
+    // Its command was issued, and failed.
+    let tried = Injection { command_s: Some(30.0), effect_s: None, repair_s: None, ready_s: None, ..failed.clone() };
+    let trial = summarize_trial(&plain(60, vec![skipped, failed, tried], |_| None));
     let whys: Vec<_> =
         trial.recovery.unwrap().injections.into_iter().map(|recovery| recovery.unknown.unwrap()).collect();
-    assert_eq!(whys, ["skipped: no cgroup", "it was not injected: the role had ended"]);
-    let guard = trial.guards.iter().find(|guard| guard.id == "fault-skipped").unwrap();
-    assert_eq!(guard.what, "no cgroup (1 of 2 injections)");
+    let why = "it was not injected: the role had ended";
+    assert_eq!(whys, ["skipped: no cgroup", why, why]);
+    for (id, what) in
+        [("fault-skipped", "no cgroup (1 of 3 injections)"), ("fault-unknown", &format!("{why} (2 of 3 injections)"))]
+    {
+        let guard = trial.guards.iter().find(|guard| guard.id == id).unwrap();
+        assert_eq!((guard.what.as_str(), guard.touches.join(" ")), (what, "recovery availability".to_owned()));
+    }
+}
+
+#[test]
+fn nothing_is_said_to_be_absorbed_that_was_not_watched_until_after_it_was_over() {
+    let of = |seconds: u32, ready_s: f64, ends_out: bool| {
+        let slow = |second: u32| (ends_out && second == seconds - 1).then(|| vec![good(100, 30.0)]);
+        only(&plain(seconds, vec![injection(30.0, 30.0, ready_s, ready_s)], slow))
+    };
+    let why = "it was not watched until after it was over";
+    for (ready_s, ends_out, expected) in [
+        (40.0, false, None),
+        (45.0, false, None),
+        (46.0, false, Some(why)),
+        (70.0, false, Some(why)),
+        (45.0, true, Some(why)),
+        (40.0, true, None),
+    ] {
+        let recovery = of(50, ready_s, ends_out);
+        assert_eq!(recovery.unknown.as_deref(), expected, "{ready_s} {ends_out}");
+        let expected = if expected.is_some() { Recovered::Unknown } else { Recovered::Absorbed };
+        assert_eq!(recovery.recovered, expected);
+    }
+}
+
+#[test]
+fn users_who_only_wait_longer_are_not_kept_down_by_the_load() {
+    let recovery = only(&plain(90, vec![injection(30.0, 30.0, 35.0, 35.0)], |second| {
+        (second >= 30).then(|| vec![good(100, 60.0)])
+    }));
+    assert_eq!((recovery.recovered, recovery.metastable), (Recovered::NotWithin(60.0), Some(false)));
+}
+
+#[test]
+fn a_band_that_only_half_of_goodput_would_leave_is_none() {
+    // Few windows that stray by a fifth: Student's t makes of it more than half.
+    let strays = |second: u32| (second < 30).then(|| vec![good(50 + [0, 6, 12][second as usize % 3], 20.0)]);
+    let recovery =
+        only(&closed(record(60, vec![injection(7.0, 7.0, 12.0, 12.0)], |second| strays(second).unwrap_or_default())));
+    let why = recovery.unknown.unwrap();
+    assert!(why.starts_with("baseline: goodput before it strays so much that only a loss of more than "), "{why}");
 }
 
 #[test]
 fn what_a_fault_did_does_not_make_a_trial_doubtful() {
     let summary = summarize_trial(&closed(plain(90, vec![injection(30.0, 30.0, 40.0, 40.0)], out(30..41))));
     let ids: Vec<&str> = summary.guards.iter().map(|guard| guard.id.as_str()).collect();
-    assert_eq!(ids, ["replicas-unsampled"]);
+    // Percentiles are of the whole window.
+    assert_eq!(ids, ["refusals-hide-latency", "replicas-unsampled"]);
+    // Nor does a rate that is a little lower after it, and in band.
+    let lower = |second: u32| match second {
+        30..41 => Some(vec![failed(100)]),
+        41.. => Some(vec![good(96, 20.0)]),
+        _ => None,
+    };
+    let summary = summarize_trial(&closed(plain(90, vec![injection(30.0, 30.0, 40.0, 40.0)], lower)));
+    assert!(summary.guards.iter().all(|guard| guard.id != "not-steady"), "{:?}", summary.guards);
     // What happens elsewhere does: the rate falls for good once all is over.
     let falls = |second: u32| match second {
         30..41 => Some(vec![failed(100)]),
