@@ -244,10 +244,28 @@ pub fn decide(slo: &Slo, cell: &CellSummary) -> Decision {
         return Decision::Unknown(format!("too-few-ops: only {count} operations stand behind it"));
     }
     match met {
-        (true, true) => Decision::Pass,
+        (true, true) => too_few_to_show(slo, cell, &estimate.values).map_or(Decision::Pass, Decision::Unknown),
         (false, false) => Decision::Fail,
         _ => Decision::Unknown(format!("the interval {} spans {}", shown(&slo.key, low, high), limit(slo))),
     }
+}
+
+/// Where no operation ended badly, an interval has no width whatever the number of operations; up to 3 in as many may have
+/// by chance (the rule of three, at 95 %).
+fn too_few_to_show(slo: &Slo, cell: &CellSummary, values: &[f64]) -> Option<String> {
+    let recovery = cell.recovery.as_ref().filter(|_| !slo.op.wants_less())?;
+    let offered = match slo.key.as_str() {
+        "availability_percent" => recovery.offered,
+        "availability_repeatable_percent" => recovery.offered_repeatable,
+        _ => return None,
+    };
+    let shown = 100.0 - 300.0 / offered as f64;
+    let is_open = offered > 0 && values.iter().all(|value| *value >= 100.0) && slo.limit > shown;
+    is_open.then(|| {
+        format!(
+            "too-few-ops: none of {offered} operations ended badly, which shows an availability of {shown:.3} % at most"
+        )
+    })
 }
 
 /// What users had not recovered from while they were watched took longer than that: where it is more than the limit

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::experiment::{Experiment, Level};
 use crate::faults::{Fault, FaultKind, Which};
 use crate::measure::words::{self, capital};
-use crate::measure::{CellRecovery, CellSummary, StudySummary, stats};
+use crate::measure::{CellRecovery, CellSummary, Estimate, StudySummary, stats};
 use crate::verdict::three;
 
 /// Below this probability of chance alone a difference between arms is shown.
@@ -22,10 +22,10 @@ pub fn answer(study: &StudySummary, experiment: &Experiment) -> Option<String> {
         .filter(|cell| cell.valid > 0)
         .filter_map(|cell| Some((cell, cell.recovery.as_ref()?)))
         .collect();
-    let (first, _) = *cells.first()?;
+    let (first, first_recovery) = *cells.first()?;
     if cells.len() == 1 {
         let (cell, recovery) = cells[0];
-        let when = when(experiment, cell);
+        let when = when(experiment, recovery);
         return Some(capital(&format!(
             "{}{}",
             suffered(cell, recovery, &format!(" when {when}")),
@@ -37,8 +37,8 @@ pub fn answer(study: &StudySummary, experiment: &Experiment) -> Option<String> {
     let varying: BTreeSet<&String> = names.filter(differs).collect();
     let arms = cells.iter().enumerate().map(|(place, (cell, recovery))| {
         // The first says what was done, and the others too where it was not the same.
-        let when = when(experiment, cell);
-        let is_told = place > 0 && when == self::when(experiment, first);
+        let when = when(experiment, recovery);
+        let is_told = place > 0 && when == self::when(experiment, first_recovery);
         let when = if is_told { String::new() } else { format!(" when {when}") };
         format!("With {} {}{}", arm(cell, &varying), suffered(cell, recovery, &when), rest(cell, recovery))
     });
@@ -87,7 +87,11 @@ fn suffered(cell: &CellSummary, recovery: &CellRecovery, when: &str) -> String {
                 None => format!("{longer}{when}{of_them}"),
             }
         }
-        _ if recovery.absorbed == judged => format!("users noticed nothing{when}{of_them}"),
+        _ if recovery.absorbed == judged => {
+            let bad = cell.metrics.get("bad_operations").and_then(|bad| bad.mean);
+            let nothing = if bad == Some(0.0) { "users noticed nothing" } else { "no second was worse than usual" };
+            format!("{nothing}{when}{of_them}")
+        }
         Some((found, mean)) => {
             format!("users suffered {} s{}{when}{of_them}", three(mean), within(found.low, found.high))
         }
@@ -102,7 +106,7 @@ fn within(low: Option<f64>, high: Option<f64>) -> String {
     }
 }
 
-/// What else is known: operations that failed, what was served, whether it came back at all, what was lost.
+/// What else is known: whether it came back at all, and stayed; operations that failed, what was served, what was lost.
 fn rest(cell: &CellSummary, recovery: &CellRecovery) -> String {
     let mean = |key: &str| cell.metrics.get(key).and_then(|found| found.mean);
     let on_average = if recovery.injections > 1 { " an injection" } else { "" };
@@ -119,16 +123,32 @@ fn rest(cell: &CellSummary, recovery: &CellRecovery) -> String {
             recovery.metastable, recovery.injections
         )
     });
-    let lost = cell.metrics.get("lost").map(|lost| match (lost.mean, lost.values.iter().sum::<f64>()) {
-        (Some(_), 0.0) => "no acknowledged write was lost".to_owned(),
-        (_, 1.0) => "1 acknowledged write was lost".to_owned(),
-        (_, lost) if lost > 0.0 => format!("{lost} acknowledged writes were lost"),
-        _ => {
-            let why = lost.null_reason.as_deref().unwrap_or("nobody said why");
-            format!("whether an acknowledged write was lost is not known: {why}")
-        }
+    let worse_off = recovery.worse_off_s.iter().copied().min_by(f64::total_cmp).map(|least| {
+        format!(
+            "after {} of {} users were still worse off than usual {} s after the fault was gone, under the same load",
+            recovery.worse_off_s.len(),
+            recovery.injections,
+            three(least)
+        )
     });
-    [held, bad, repeatable, lost].into_iter().flatten().map(|part| format!("; {part}")).collect()
+    let judged = recovery.injections - recovery.unknown;
+    let again =
+        (recovery.relapsed > 0).then(|| format!("in {} of {judged} injections it came again", recovery.relapsed));
+    let lost = cell.metrics.get("lost").map(lost);
+    [held, worse_off, again, bad, repeatable, lost].into_iter().flatten().map(|part| format!("; {part}")).collect()
+}
+
+/// Where not all was checked, what was found is the least that was lost.
+fn lost(lost: &Estimate) -> String {
+    let why = lost.null_reason.as_deref().unwrap_or("nobody said why");
+    let least = if lost.mean.is_some() { String::new() } else { "at least ".to_owned() };
+    let not_all = if lost.mean.is_some() { String::new() } else { format!(" (not all was checked: {why})") };
+    match (lost.mean, lost.values.iter().sum::<f64>()) {
+        (Some(_), 0.0) => "no acknowledged write was lost".to_owned(),
+        (_, 1.0) => format!("{least}1 acknowledged write was lost{not_all}"),
+        (_, lost) if lost > 0.0 => format!("{least}{lost} acknowledged writes were lost{not_all}"),
+        _ => format!("whether an acknowledged write was lost is not known: {why}"),
+    }
 }
 
 /// A percentage near 100, of which the first nines say little.
@@ -157,21 +177,26 @@ fn compared(cells: &[(&CellSummary, &CellRecovery)], varying: &BTreeSet<&String>
     (others.len() == 1).then(|| "No difference between the two in what users suffered could be shown".to_owned())
 }
 
-/// `task-service was stopped for 10 s`.
-fn when(experiment: &Experiment, cell: &CellSummary) -> String {
-    let replicas = cell.levels.get("replicas").and_then(Level::as_f64).filter(|replicas| *replicas > 1.0);
-    match experiment.faults.as_slice() {
+/// `task-service was stopped for 10 s`: the faults of the experiment that this cell has.
+fn when(experiment: &Experiment, recovery: &CellRecovery) -> String {
+    let replicas = |fault: &Fault| recovery.targets.get(&fault.role).copied();
+    let is_here = |fault: &&Fault| recovery.targets.is_empty() || replicas(fault).is_some();
+    let told = experiment.faults.iter().filter(is_here).map(|fault| phrase(fault, replicas(fault).unwrap_or(0)));
+    match told.collect::<Vec<_>>().as_slice() {
         [] => "a fault was injected".to_owned(),
-        several => words::list(&several.iter().map(|fault| phrase(fault, replicas)).collect::<Vec<_>>()),
+        several => words::list(several),
     }
 }
 
-fn phrase(fault: &Fault, replicas: Option<f64>) -> String {
+fn phrase(fault: &Fault, replicas: usize) -> String {
+    const NUMBERS: [&str; 8] = ["two", "three", "four", "five", "six", "seven", "eight", "nine"];
     let role = &fault.role;
+    let number = || replicas.checked_sub(2).and_then(|place| NUMBERS.get(place));
     let whom = match (fault.replica, replicas) {
+        (_, 1) => role.clone(),
         (Which::All, _) => format!("every {role}"),
-        (_, Some(replicas)) => format!("one {role} of {replicas}"),
-        _ => role.clone(),
+        (_, 0) => role.clone(),
+        _ => format!("one of {} {role}s", number().map_or_else(|| replicas.to_string(), |word| (*word).to_owned())),
     };
     let held = format!("{} s", three(fault.downtime.as_secs_f64()));
     match fault.kinds.as_slice() {
@@ -197,7 +222,7 @@ mod tests {
     use super::*;
     use crate::faults::When;
     use crate::measure::recovery::made::{self, failed, good, injection};
-    use crate::measure::samples::experiment;
+    use crate::measure::samples::{experiment, participant};
     use crate::measure::{Lost, TrialSummary, summarize_study, summarize_trial};
     use crate::verdict::{Decision, Slo, decide};
     use std::time::Duration;
@@ -210,6 +235,7 @@ mod tests {
         });
         (record.trial.index, record.trial.name) = (index, format!("{index:03}"));
         record.trial.levels = [("replicas".to_owned(), Level::Int(replicas))].into();
+        record.participants = (1..=replicas).map(|one| participant("task-service", one as u32, true)).collect();
         record.repeatable = ["list".to_owned()].into();
         record.lost = Some(Lost::default());
         summarize_trial(&record)
@@ -255,6 +281,10 @@ mod tests {
         let mut lossy = trials(1, &[10, 10]);
         lossy[1].lost = Some(Lost { lost: 3, ..Lost::default() });
         assert!(said(&one, &lossy).ends_with("; 3 acknowledged writes were lost."));
+        let why = "it did not answer".to_owned();
+        lossy[1].lost = Some(Lost { lost: 3, unchecked: Some(why), ..Lost::default() });
+        let least = "; at least 3 acknowledged writes were lost (not all was checked: it did not answer).";
+        assert!(said(&one, &lossy).ends_with(least), "{}", said(&one, &lossy));
         lossy[1].lost = None;
         let unknown = "; whether an acknowledged write was lost is not known: what was written was not read back.";
         assert!(said(&one, &lossy).ends_with(unknown));
@@ -277,6 +307,76 @@ mod tests {
         );
     }
 
+    /// The same trial with other seconds.
+    fn of_seconds(ready_s: f64, of: impl Fn(u32) -> Vec<made::Burst>) -> TrialSummary {
+        let mut record = made::record(90, vec![injection(30.0, 30.0, ready_s, ready_s)], of);
+        record.trial.levels = [("replicas".to_owned(), Level::Int(1))].into();
+        record.lost = Some(Lost::default());
+        summarize_trial(&record)
+    }
+
+    #[test]
+    fn what_came_again_what_was_too_little_to_see_and_what_stays_slow_are_told() {
+        let one = of(&[1], vec![FaultKind::StopStart]);
+        let few = |second: u32| vec![good(199, 20.0), failed(u64::from((30..40).contains(&second)))];
+        let again = |second: u32| match second {
+            30..32 | 41..43 => vec![failed(100)],
+            _ => vec![good(100, 20.0)],
+        };
+        let slow = |second: u32| vec![good(100, if second < 30 { 20.0 } else { 60.0 })];
+        let when = "when task-service was stopped for 10 s";
+        for (trial, expected) in [
+            (of_seconds(40.0, few), format!("No second was worse than usual {when}; 10 operations failed; ")),
+            (
+                of_seconds(41.0, again),
+                format!("Users suffered 13 s {when}; in 1 of 1 injections it came again; 400 operations failed; "),
+            ),
+            (
+                of_seconds(40.0, slow),
+                format!(
+                    "In 1 of 1 injections users had not recovered after 60 s {when}; after 1 of 1 users were still worse \
+                     off than usual 50 s after the fault was gone, under the same load; "
+                ),
+            ),
+        ] {
+            let answer = said(&one, &[trial]);
+            assert!(answer.starts_with(&expected), "{answer}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_cell_has_is_said_to_have_been_broken() {
+        let mut two = of(&[1, 3], vec![FaultKind::Kill]);
+        two.faults.push(Fault { role: "gateway".to_owned(), ..two.faults[0].clone() });
+        let mut gateway = trial(1, 3, 10);
+        gateway.recovery.as_mut().unwrap().injections[0].injection.role = "gateway".to_owned();
+        gateway.replicas[0].role = "gateway".to_owned();
+        let answer = said(&two, &[trial(0, 1, 10), gateway]);
+        let killed = |whom: &str| format!("users suffered 10 s when {whom} was killed and started again after 10 s; ");
+        for (arm, whom) in [("With 1 replica", "task-service"), ("With 3 replicas", "gateway")] {
+            assert!(answer.contains(&format!("{arm} {}", killed(whom))), "{answer}");
+        }
+    }
+
+    #[test]
+    fn an_availability_that_too_few_operations_show_is_unknown() {
+        let decided = |text: &str| {
+            let trial = trial(0, 1, 0);
+            let cell = crate::measure::study::cell(&[&trial], 0.0, "");
+            decide(&Slo::try_from(text.to_owned()).unwrap(), &cell)
+        };
+        // 9000 operations.
+        let why = "too-few-ops: none of 9000 operations ended badly, which shows an availability of 99.967 % at most";
+        for (text, expected) in [
+            ("availability >= 99.9%", Decision::Pass),
+            ("availability >= 99.99%", Decision::Unknown(why.to_owned())),
+            ("availability_repeatable > 99.99%", Decision::Unknown(why.to_owned())),
+            ("availability <= 99.99%", Decision::Fail),
+        ] {
+            assert_eq!(decided(text), expected, "{text}");
+        }
+    }
+
     #[test]
     fn arms_are_compared_where_a_difference_is_shown() {
         let two = of(&[1, 3], vec![FaultKind::StopStart]);
@@ -289,7 +389,7 @@ mod tests {
             "{answer}"
         );
         assert!(
-            answer.contains(". With 3 replicas users suffered 1.67 s (0.232–3.1) when one task-service of 3 was "),
+            answer.contains(". With 3 replicas users suffered 1.67 s (0.232–3.1) when one of three task-services was "),
             "{answer}"
         );
         assert!(answer.ends_with("no acknowledged write was lost. Users suffered least with 3 replicas."), "{answer}");

@@ -56,6 +56,12 @@ pub struct RecoverySummary {
     pub by_kind: BTreeMap<String, f64>,
     /// The same by user: that of the worst, the median and the mean user; none without a history.
     pub by_user: Option<ByUser>,
+    /// Operations offered over the measured window: what availability rests on.
+    #[serde(default)]
+    pub offered: u64,
+    /// Those of them that may be repeated safely.
+    #[serde(default)]
+    pub offered_repeatable: u64,
     /// Tries at upstreams for each operation of a client, over the measured window.
     pub amplification: Option<f64>,
     /// Why a number above is null, by key.

@@ -55,6 +55,8 @@ pub(crate) fn analyse(record: &TrialRecord, seconds: &Seconds) -> RecoverySummar
         ),
         by_kind: by_kind.iter().filter_map(|(kind, tally)| Some((kind.clone(), available(tally)?))).collect(),
         by_user: keep(&mut nulls, "by_user", by_user(&record.users)),
+        offered: all.offered,
+        offered_repeatable: repeatable.offered,
         amplification: keep(&mut nulls, "amplification", gauges::amplification(record, from_s, to_s, all.offered)),
         injections: injections(record, seconds),
         null_reasons: nulls,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::recovery::{Recovered, Recovery};
-use crate::measure::{Estimate, TrialSummary, stats};
+use crate::measure::{Estimate, Lost, TrialSummary, stats};
 use crate::verdict::three;
 
 /// The keys of a cell's estimates over injections.
@@ -46,8 +46,24 @@ pub struct CellRecovery {
     pub unknown: usize,
     /// Those that this machine could not do.
     pub skipped: usize,
+    /// Those that were recovered from more than once: users were served as before, and then again not.
+    #[serde(default)]
+    pub relapsed: usize,
     /// Those after which the load kept the system down although the fault was gone.
     pub metastable: usize,
+    /// Of those that were not recovered from, although no work was lost any more when watching ended: for each, how many
+    /// seconds after the fault was gone that was.
+    #[serde(default)]
+    pub worse_off_s: Vec<f64>,
+    /// Roles that something was injected into, and how many replicas each had; 0 where nobody counted them.
+    #[serde(default)]
+    pub targets: BTreeMap<String, usize>,
+    /// Operations offered over the measured windows of all trials.
+    #[serde(default)]
+    pub offered: u64,
+    /// Those of them that may be repeated safely.
+    #[serde(default)]
+    pub offered_repeatable: u64,
     /// The Kaplan–Meier median (1958) of the time to recover, in seconds: where all recovered, the plain one. None where
     /// half of them did not.
     pub median_s: Option<f64>,
@@ -79,7 +95,10 @@ pub(crate) fn summarize(valid: &[&TrialSummary]) -> Option<(BTreeMap<String, Est
     let units: Vec<&Recovery> = struck.into_iter().filter(|recovery| recovery.together_with.is_none()).collect();
     let trials =
         of_trials.iter().filter(|trial| trial.injections.iter().any(|r| r.injection.skipped.is_none())).count();
-    let cell = of(&units, &skipped, trials);
+    let mut cell = of(&units, &skipped, trials);
+    cell.targets = targets(valid);
+    cell.offered = of_trials.iter().map(|trial| trial.offered).sum();
+    cell.offered_repeatable = of_trials.iter().map(|trial| trial.offered_repeatable).sum();
     let mut metrics: BTreeMap<String, Estimate> =
         KEYS.iter().map(|key| ((*key).to_owned(), over_injections(key, &units, &cell))).collect();
     let by_trial = |key: &str, value: fn(&crate::measure::RecoverySummary) -> Option<f64>| {
@@ -96,14 +115,39 @@ pub(crate) fn summarize(valid: &[&TrialSummary]) -> Option<(BTreeMap<String, Est
     ] {
         metrics.insert(key.to_owned(), found);
     }
-    let lost: Vec<Option<f64>> = valid
-        .iter()
-        .map(|trial| trial.lost.as_ref().filter(|l| l.unchecked.is_none()).map(|l| l.lost as f64))
-        .collect();
-    let unchecked = valid.iter().find_map(|trial| trial.lost.as_ref()?.unchecked.clone());
-    let unchecked = unchecked.unwrap_or_else(|| "what was written was not read back".to_owned());
-    metrics.insert("lost".to_owned(), estimate("lost", &lost, Some(unchecked)));
+    metrics.insert("lost".to_owned(), lost(valid));
     Some((metrics, cell))
+}
+
+/// Acknowledged writes that were lost. What was found in spite of a check that is not whole is no mean, and is told.
+fn lost(valid: &[&TrialSummary]) -> Estimate {
+    let unchecked = valid.iter().find_map(|trial| trial.lost.as_ref()?.unchecked.clone());
+    let told = |lost: &&Lost| lost.unchecked.is_none() || lost.lost > 0;
+    let each = valid.iter().map(|trial| trial.lost.as_ref().filter(told).map(|lost| lost.lost as f64));
+    let why = unchecked.clone().unwrap_or_else(|| "what was written was not read back".to_owned());
+    let found = estimate("lost", &each.collect::<Vec<_>>(), Some(why));
+    match unchecked {
+        Some(why) => Estimate { values: found.values, null_reason: Some(why), ..Estimate::default() },
+        None => found,
+    }
+}
+
+/// The roles that were struck, or were to be where none was, with how many replicas a trial knows of.
+fn targets(valid: &[&TrialSummary]) -> BTreeMap<String, usize> {
+    let of = |is_wanted: fn(&Recovery) -> bool| {
+        let mut found: BTreeMap<String, usize> = BTreeMap::new();
+        for trial in valid {
+            for recovery in trial.recovery.iter().flat_map(|all| &all.injections).filter(|each| is_wanted(each)) {
+                let role = &recovery.injection.role;
+                let replicas = trial.replicas.iter().filter(|replica| replica.role == *role).count();
+                let most = found.entry(role.clone()).or_default();
+                *most = replicas.max(*most);
+            }
+        }
+        found
+    };
+    let struck = of(|recovery| recovery.injection.skipped.is_none() && recovery.injection.command_s.is_some());
+    if struck.is_empty() { of(|_| true) } else { struck }
 }
 
 fn of(units: &[&Recovery], skipped: &[&Recovery], trials: usize) -> CellRecovery {
@@ -121,7 +165,13 @@ fn of(units: &[&Recovery], skipped: &[&Recovery], trials: usize) -> CellRecovery
         censored: count(|recovery| recovery.recovered.is_censored()),
         unknown: count(|recovery| recovery.recovered == Recovered::Unknown),
         skipped: skipped.len(),
+        relapsed: count(|recovery| recovery.relapsed_s.is_some()),
         metastable: count(|recovery| recovery.metastable == Some(true)),
+        worse_off_s: units
+            .iter()
+            .filter(|recovery| recovery.recovered.is_censored() && recovery.metastable == Some(false))
+            .filter_map(|recovery| Some(recovery.suffered_to_s? - recovery.injection.ready_s?))
+            .collect(),
         median_s: median.estimate,
         median_low_s: median.low,
         median_high_s: median.high,
