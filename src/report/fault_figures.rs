@@ -22,6 +22,9 @@ const P95: usize = 3;
 const P50: usize = 4;
 const OTHERS: usize = 6;
 
+/// What arms are compared by first.
+const OUTAGE: &str = "Outage-equivalent";
+
 /// How much is shown around an injection, close up.
 const BEFORE_S: f64 = 5.0;
 const AFTER_S: f64 = 15.0;
@@ -339,23 +342,28 @@ impl<'a> Scene<'a> {
         let amplified = |arm: &Arm| faults::each(arm, |recovery| recovery.amplification);
         let percent = Axis { from_zero: false, ..Axis::linear("Availability over the measured window", "%") };
         let panels = [
-            (Axis::linear("Outage-equivalent", "s"), &outage as &dyn Fn(&Arm) -> Vec<f64>, f64::INFINITY),
+            (Axis::linear(OUTAGE, "s"), &outage as &dyn Fn(&Arm) -> Vec<f64>, f64::INFINITY),
             (percent, &available, 100.0),
             (Axis::linear("Tries at upstreams for each operation", ""), &amplified, f64::INFINITY),
         ];
-        let panels: Vec<Panel> =
+        let mut panels: Vec<Panel> =
             panels.into_iter().filter_map(|(y, of, most)| by_arm(&self.arms, y, of, most)).collect();
+        let values = panels.iter().flat_map(|panel| &panel.curves).flat_map(|curve| &curve.points).map(|point| point.n);
+        let fewest = values.filter(|n| *n > 0).min().unwrap_or(0);
+        if let Some(panel) = panels.first_mut().filter(|panel| panel.y.label == OUTAGE) {
+            at_least(panel, &self.arms);
+        }
         let caption = "What the same fault cost under each configuration. Outage-equivalent is as long as a full outage with \
                        the same loss would be: lower is better. Many tries for each operation are a retry storm.";
         let mut figure = self.figure("arms_compared", "What the fault cost, by configuration", caption, panels);
-        let fewest = self.arms.iter().map(|arm| arm.trials.len()).min().unwrap_or(0);
         figure.notes.insert(
             0,
             match fewest {
                 0 | 1 => "One trial of a configuration: no interval can be given.".to_owned(),
-                _ => format!("Bars: 95 % t-intervals of the mean over at least {fewest} trials of each configuration."),
+                _ => format!("Bars: 95 % t-intervals of the mean over at least {fewest} trials each."),
             },
         );
+        figure.notes.extend(self.arms.iter().filter_map(fault_words::not_judged));
         figure.notes.extend(self.arms.iter().filter_map(fault_words::censored));
         (!figure.panels.is_empty()).then_some(figure)
     }
@@ -425,6 +433,16 @@ fn most_p95(baseline: &Baseline) -> Option<Line> {
     let most = baseline.most_p95_ms?;
     let label = format!("p95 in band up to {}", number::milliseconds(most));
     Some(Line { along: Along::Y, at: most, interval: None, label, color: None })
+}
+
+/// Outages of which some were not watched to their end: their mean is the least it can be, and has no interval.
+fn at_least(panel: &mut Panel, arms: &[Arm]) {
+    for ((arm, curve), name) in arms.iter().zip(&mut panel.curves).zip(&mut panel.x.names) {
+        if arm.trials.iter().any(|trial| faults::is_censored(trial)) {
+            name.push_str(" (at least)");
+            curve.points.iter_mut().for_each(|point| (point.low, point.high) = (None, None));
+        }
+    }
 }
 
 /// One number of each arm with its interval; none where no arm has it.

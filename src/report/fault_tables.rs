@@ -57,10 +57,15 @@ fn row(trial: &TrialSummary, recovery: &Recovery) -> Vec<String> {
         (Some(why), _) => format!("skipped: {why}"),
         // What users felt is one event.
         (None, _) if recovery.together_with.is_some() => "with the one before".to_owned(),
-        (None, Some(text)) => text,
+        (None, Some(text)) => match &injection.problem {
+            Some(problem) => format!("{text} ({problem})"),
+            None => text,
+        },
         (None, None) => {
-            let why = injection.problem.as_ref().or(recovery.unknown.as_ref());
-            why.map_or_else(|| number::NONE.to_owned(), |why| format!("unknown: {why}"))
+            let (unknown, problem) = (recovery.unknown.as_deref(), injection.problem.as_deref());
+            let other = problem.filter(|problem| unknown.is_none_or(|unknown| !unknown.contains(problem)));
+            let whys: Vec<&str> = unknown.into_iter().chain(other).collect();
+            if whys.is_empty() { number::NONE.to_owned() } else { format!("unknown: {}", whys.join("; ")) }
         }
     };
     let noticed = match recovery.recovered {

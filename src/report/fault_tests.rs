@@ -95,7 +95,10 @@ fn arms_are_aligned_at_the_effect_and_compared_by_what_they_cost() {
     let labels: Vec<&str> = combined.panels[0].curves.iter().map(|curve| curve.label.as_str()).collect();
     assert_eq!(labels, ["timeout", "retry", "budget and breaker"]);
     let compared = of(&figures, "arms_compared");
-    assert_eq!(compared.panels[0].x.names, labels);
+    // The outage of what was not watched to its end is the least it can be.
+    assert_eq!(compared.panels[0].x.names, ["timeout", "retry (at least)", "budget and breaker"]);
+    assert_eq!(compared.panels[0].curves[1].points[0].low, None);
+    assert_eq!(compared.panels[1].x.names, labels);
     let values: Vec<String> = compared
         .panels
         .iter()
@@ -104,6 +107,14 @@ fn arms_are_aligned_at_the_effect_and_compared_by_what_they_cost() {
         .collect();
     expect!["8.3 42.7 5.3 87.8 37.2 92.2 1.0 2.7 1.1"].assert_eq(&values.join(" "));
     assert!(compared.notes.iter().any(|note| note.starts_with("retry: not served as before")), "{:?}", compared.notes);
+    assert_eq!(compared.notes[0], "Bars: 95 % t-intervals of the mean over at least 3 trials each.");
+    let mut fixture = arms();
+    let recovery = &mut fixture.trials[0].recovery.as_mut().unwrap().injections[0];
+    (recovery.recovered, recovery.outage_equivalent_s) = (Recovered::Unknown, None);
+    let compared = of(&drawn(&fixture), "arms_compared");
+    assert_eq!(compared.panels[0].curves[0].points[0].n, 2);
+    assert_eq!(compared.notes[0], "Bars: 95 % t-intervals of the mean over at least 2 trials each.");
+    assert!(compared.notes.contains(&"timeout: 1 of 3 trials could not be judged.".to_owned()), "{:?}", compared.notes);
 }
 
 #[test]
@@ -127,6 +138,20 @@ fn every_injection_has_its_row() {
         absorbed
         > 45 s"#]]
     .assert_eq(&cells.join("\n"));
+    for (recovered, unknown, expected) in [
+        (
+            Recovered::Unknown,
+            Some("it was not injected: no such process"),
+            "unknown: it was not injected: no such process",
+        ),
+        (Recovered::Unknown, Some("baseline: it moves"), "unknown: baseline: it moves; no such process"),
+        (Recovered::Absorbed, None, "absorbed (no such process)"),
+    ] {
+        let each = &mut fixture.trials[1].recovery.as_mut().unwrap().injections[0];
+        (each.recovered, each.unknown) = (recovered, unknown.map(str::to_owned));
+        each.injection.problem = Some("no such process".to_owned());
+        assert_eq!(fault_tables::injections(&fixture.input()).rows[1][9], expected);
+    }
 }
 
 #[test]
@@ -166,7 +191,7 @@ fn a_write_that_was_lost_is_named() {
 fn the_terminal_has_a_line_a_configuration_and_one_for_the_writes() {
     expect![[r#"
         timeout: recovered 9.25 s (8.95–9.55) after the effect in 3 of 3 injections; as much lost as in 8.32 s of full outage; availability 87.8 %
-        retry: not recovered while watched in 3 of 3 injections; as much lost as in 42.7 s of full outage; availability 37.2 %
+        retry: not recovered while watched in 3 of 3 injections; as much lost as in at least 42.7 s of full outage; availability 37.2 %
         budget and breaker: recovered 5.85 s (5.55–6.15) after the effect in 3 of 3 injections; as much lost as in 5.29 s of full outage; availability 92.2 %
         nothing lost: 7872 creates acknowledged, 0 lost, 0 duplicated, 0 resurrected, 0 phantom; 81 unknown, 27 of them found"#]].assert_eq(&fault_words::lines(&arms().input()).join("\n"));
     expect![[r#"

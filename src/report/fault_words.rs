@@ -8,17 +8,27 @@ use crate::measure::{Lost, TrialSummary};
 use crate::report::faults::{self, Arm};
 use crate::report::{ReportInput, number};
 
-/// What the words of a fault study mean, in one paragraph.
+/// What the words of a fault study mean and how they are computed, in one paragraph.
 pub const DEFINITIONS: &str = "Operations belong to the second in which they were due, and goodput is those of them that ended \
-    well. What is usual (the band) is taken from the windows before the command: at least the goodput, and at most the errors \
-    and the p95, that its table names, and no wrong answer. Served as before, or recovered, is the start of the first \
-    five consecutive windows in band, counted from the effect; a fault after which no window leaves the band was absorbed, and \
-    > 30 s means: not within the 30 s that were watched. After ready is the same counted from when the target was ready: 0 says \
-    that users waited for nothing else. Outage-equivalent is the sum over windows of their length times (1 − good ÷ offered): as \
-    long as a full outage with the same loss. Budget is the share of 30 days' error budget that this burnt, at the availability \
-    that is asked for, else at 99.9 %. It stays down where the load that it bore before keeps it down although the fault is gone \
-    (metastable). Unknown is a write whose answer never came: found afterwards or not, both are right. Lost is a write that was \
-    acknowledged and is not there.";
+    well. A window is one second, or, where that holds fewer than 50 operations, as many more as it takes, up to 60. What is usual \
+    is taken from the 18 windows that end 2 s before the command, or fewer where there are not as many, at least 5; where \
+    goodput or p95 moves in them, or goodput varies by more than 5 % and twice its chance, nothing is said. A window is in band \
+    when four things hold: its goodput is at most 5 % below the median of the usual ones, or by as much as they stray by chance \
+    where that is more (three standard deviations from their median absolute deviation, with Student's t because they are few); \
+    at most 1 % of its operations do not end well, or the usual share, three standard deviations and one operation where that is more; its p95 \
+    is at most a quarter above the usual median, or as many deviations; and no answer is wrong. With users who wait for answers \
+    goodput is as it was; with an open loop it is read at the usual offered rate. Users are down from the first two windows in a \
+    row out of band, or from one that is out by more than twice the margin (of p95 six times), that begin at or after the effect \
+    and at most five windows after the target was ready: what comes later is not laid to the fault. Served as before, or \
+    recovered, is the start of the first five windows in a row in band after which the fault does not take them out of it again, \
+    counted from the effect. Where no window leaves the band until five windows after ready, it was absorbed; where watching \
+    ended before, it is unknown; and > 30 s means: not within the 30 s that were watched. After ready is the same counted from \
+    when the target was ready: 0 says that users waited for nothing else. Outage-equivalent is the sum over windows of their \
+    length times (1 − good ÷ offered): as long as a full outage with the same loss. Budget is the share that this is of the \
+    43.2 min that 30 days allow at an availability of 99.9 %. It stays down where, three times as long as the fault and ten \
+    windows after ready, the load that it bore before keeps its goodput out of band although the fault is gone (metastable). An \
+    objective on recovery is judged by injections, one on availability by trials. Unknown is a write whose answer never came: \
+    found afterwards or not, both are right. Lost is a write that was acknowledged and is not there.";
 
 /// What killing does not show.
 pub const DISK: &str = "Killing a process does not test the disk's honesty: what it had written stays in the kernel's page cache \
@@ -53,18 +63,25 @@ pub fn story(recovery: &Recovery) -> String {
             let after = recovery
                 .after_ready_s
                 .map_or_else(String::new, |s| format!(", {} after it was ready", number::seconds(s)));
-            let again = recovery
-                .relapsed_s
-                .map_or_else(String::new, |at| format!(", and worse again from {} on", number::seconds(at)));
+            let again = recovery.relapsed_s.map_or_else(String::new, |at| {
+                format!("; they had been meanwhile, until it came again {} after the effect", number::seconds(at))
+            });
             format!("Users were served as before {} after the effect{after}{again}", number::seconds(s))
         }
         Recovered::NotWithin(s) => {
-            let down = if recovery.metastable == Some(true) { ": the load alone keeps it down" } else { "" };
+            let down = match recovery.metastable {
+                Some(true) => ": the load alone keeps it down",
+                Some(false) => ": under the same load as before they were still worse off",
+                None => "",
+            };
             format!("Users were not served as before within {} of the effect{down}", number::seconds(s))
         }
     });
+    let least = if recovery.recovered.is_censored() { "at least " } else { "" };
     told.extend(
-        recovery.outage_equivalent_s.map(|s| format!("As much was lost as in a full outage of {}", number::seconds(s))),
+        recovery
+            .outage_equivalent_s
+            .map(|s| format!("As much was lost as in a full outage of {least}{}", number::seconds(s))),
     );
     told.join(". ") + "."
 }
@@ -81,6 +98,12 @@ pub fn censored(arm: &Arm) -> Option<String> {
             all.len()
         )
     })
+}
+
+/// Of a configuration whose outage is not known of some trials: of how many.
+pub fn not_judged(arm: &Arm) -> Option<String> {
+    let count = arm.trials.iter().filter(|trial| faults::outage(trial).is_none()).count();
+    (count > 0).then(|| format!("{}: {count} of {} trials could not be judged.", arm.label, arm.trials.len()))
 }
 
 /// The lines of a fault study in a terminal: recovery of each configuration, and what became of the writes.
@@ -127,7 +150,8 @@ fn recovery_line(arm: &Arm) -> String {
     told.extend(several.map(|(state, count)| format!("{state} in {count} of {}", injections(all.len()))));
     let mean = |values: &[f64]| crate::measure::stats::mean(values);
     let outages: Vec<f64> = arm.trials.iter().filter_map(|trial| faults::outage(trial)).collect();
-    told.extend(mean(&outages).map(|s| format!("as much lost as in {} of full outage", number::seconds(s))));
+    let least = if arm.trials.iter().any(|trial| faults::is_censored(trial)) { "at least " } else { "" };
+    told.extend(mean(&outages).map(|s| format!("as much lost as in {least}{} of full outage", number::seconds(s))));
     let available = mean(&faults::each(arm, |recovery| recovery.availability_percent));
     told.extend(available.map(|percent| format!("availability {}", number::with_unit(percent, "%"))));
     told.join("; ")

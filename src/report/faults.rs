@@ -69,9 +69,16 @@ pub fn origin(trial: &TrialSummary) -> f64 {
     effects(trial).map(|(at, _)| at).reduce(f64::min).unwrap_or(0.0)
 }
 
-/// The outage-equivalent seconds of all injections of a trial together.
+/// The outage-equivalent seconds of all injections of a trial together; none where one of them could not be judged, because
+/// a part is not the whole.
 pub fn outage(trial: &TrialSummary) -> Option<f64> {
-    felt(trial).filter_map(|recovery| recovery.outage_equivalent_s).reduce(|a, b| a + b)
+    felt(trial).next()?;
+    felt(trial).map(|recovery| recovery.outage_equivalent_s).sum()
+}
+
+/// Whether the outage of a trial is only the least it can have been, because watching ended before users recovered.
+pub fn is_censored(trial: &TrialSummary) -> bool {
+    felt(trial).any(|recovery| recovery.recovered.is_censored())
 }
 
 /// The injections of a trial that count: what struck together was felt once, what was skipped not at all.
@@ -132,10 +139,9 @@ pub fn target(injection: &Injection) -> String {
 /// When users were served as before, for good, in seconds since the trial's start; none where it was not, or never left the
 /// band, or where another injection stands for this one.
 pub fn recovered_s(recovery: &Recovery) -> Option<f64> {
-    match (recovery.injection.effect_s, recovery.recovered, recovery.relapsed_s) {
+    match (recovery.injection.effect_s, recovery.recovered) {
         _ if recovery.together_with.is_some() => None,
-        (_, Recovered::After(_), Some(_)) => recovery.suffered_to_s,
-        (Some(effect), Recovered::After(s), None) => Some(effect + s),
+        (Some(effect), Recovered::After(s)) => Some(effect + s),
         _ => None,
     }
 }

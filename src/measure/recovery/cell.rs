@@ -38,7 +38,7 @@ pub struct CellRecovery {
     pub injections: usize,
     /// Trials they took place in.
     pub trials: usize,
-    /// Those of which users felt nothing.
+    /// Those after which no window left the band: no second was worse than usual, though operations may have failed.
     pub absorbed: usize,
     /// Those that were not recovered from while they were watched.
     pub censored: usize,
