@@ -4,6 +4,7 @@
 //! operation's name as its description and as its `Idempotency-Key`, and an update carries it as the title.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -147,9 +148,16 @@ struct Reader<'a> {
 }
 
 /// No answer, or one that says not now: asking again may help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug)]
 struct Busy(String);
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Busy {}
 
 #[derive(Deserialize)]
 struct Token {
