@@ -22,7 +22,7 @@ pub fn check(recorded: &[Intent]) -> Vec<String> {
 /// One line for the end of a run.
 pub fn in_words(recorded: &[Intent], left: &[String]) -> String {
     if !left.is_empty() {
-        return format!("left behind: {}", left.join("; "));
+        return format!("left behind: {}; scalelab heal ends what is still known of it", left.join("; "));
     }
     let counts = counts(recorded);
     match counts.is_empty() {
@@ -67,7 +67,11 @@ fn still_there(intent: &Intent, recorded: &[Intent]) -> Option<String> {
         Intent::Folder { path } => path.exists().then(|| format!("the folder {} is there", path.display())),
         Intent::Address { addr } => {
             let parsed: SocketAddr = addr.parse().ok()?;
-            TcpStream::connect_timeout(&parsed, CONNECT).ok()?;
+            let stream = TcpStream::connect_timeout(&parsed, CONNECT).ok()?;
+            if stream.local_addr().ok() == stream.peer_addr().ok() {
+                // Nobody listens: it has met itself.
+                return None;
+            }
             is_ours(parsed, recorded).then(|| format!("{addr} still accepts connections"))
         }
         // Who dropped it has said whether that worked.
