@@ -80,23 +80,25 @@ fn live_and_simulated_agree_on_processing_time_growth_and_verdict() {
     let folder = scratch();
     // 7.5 lines of 70 ms in two waves are 1,050 ms of every 500.
     let text = small("70ms", 14);
-    let live = run(folder.path(), &text, "processes").trial;
     let simulated = run(folder.path(), &text, "simulated").trial;
-    assert_eq!(
-        (&live["stream"]["state"], &simulated["stream"]["state"]),
-        (&"falls-behind".into(), &"falls-behind".into())
-    );
-    let both = |key: &str| {
-        let number = |trial: &Value| match &trial["stream"][key] {
-            Value::Object(interval) => interval["estimate"].as_f64(),
-            plain => plain.as_f64(),
-        };
-        (number(&live).unwrap_or_else(|| panic!("{key}: {live}")), number(&simulated).unwrap())
+    let number = |trial: &Value, key: &str| match &trial["stream"][key] {
+        Value::Object(interval) => interval["estimate"].as_f64(),
+        plain => plain.as_f64(),
     };
-    let (live_ms, simulated_ms) = both("avg_processing_time_ms");
-    assert!((live_ms / simulated_ms - 1.0).abs() < 0.05, "processing time {live_ms} ms, simulated {simulated_ms} ms");
-    let (live_ms, simulated_ms) = both("delay_growth_ms_per_batch");
-    assert!((live_ms / simulated_ms - 1.0).abs() < 0.05, "growth {live_ms} ms, simulated {simulated_ms} ms");
+    let keys = ["avg_processing_time_ms", "delay_growth_ms_per_batch"];
+    // A machine that is busy with other things may stretch a live run: it has three tries.
+    let differs = |_| {
+        let live = run(folder.path(), &text, "processes").trial;
+        assert_eq!(
+            (&live["stream"]["state"], &simulated["stream"]["state"]),
+            (&"falls-behind".into(), &"falls-behind".into())
+        );
+        let of_both = |key: &&str| Some((number(&live, key)?, number(&simulated, key)?));
+        let far = |key: &&str| of_both(key).is_none_or(|(live, simulated)| (live / simulated - 1.0).abs() >= 0.05);
+        keys.into_iter().find(far).map(|key| format!("{key}: {:?}", of_both(&key)))
+    };
+    let tries: Vec<_> = (0..3).map(differs).take_while(Option::is_some).flatten().collect();
+    assert!(tries.len() < 3, "live and simulated differ: {tries:?}");
 }
 
 #[test]
