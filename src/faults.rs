@@ -328,7 +328,7 @@ mod tests {
             ("cpu-burn = 0.5", "cpu-burn=0.5"),
             ("memory-hog=0.25GiB", "memory-hog=256MiB"),
             ("memory-hog=1kB", "memory-hog=1000"),
-            ("blackhole,direction=both", "blackhole,direction=both"),
+            ("blackhole,direction=both", "blackhole"),
             ("latency=50ms,jitter=5ms", "latency=50ms,jitter=5ms"),
         ] {
             let kind: FaultKind = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

@@ -13,6 +13,8 @@ use kit::role::BoxFuture;
 use kit::{Clock, Env};
 use serde::Deserialize;
 
+use crate::faults::possible::available_memory;
+
 /// The role.
 pub const ROLE: kit::Role = kit::Role { name: "hog", about: "takes CPUs and memory away", run };
 
@@ -42,7 +44,7 @@ async fn hog(mut env: Env) -> anyhow::Result<()> {
     // It serves nobody.
     drop(env.listener.take());
     let settings: HogSettings = env.config.settings()?;
-    check(settings, available_bytes()).map_err(|why| anyhow::anyhow!("settings of role hog: {why}"))?;
+    check(settings, available_memory().ok()).map_err(|why| anyhow::anyhow!("settings of role hog: {why}"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let told = stop.clone();
     let holding = tokio::task::spawn_blocking(move || hold(settings.bytes, &told));
@@ -90,13 +92,6 @@ pub fn check(settings: HogSettings, available: Option<u64>) -> Result<(), String
         )),
         Some(_) => Ok(()),
     }
-}
-
-/// The memory that could be had without swapping; none where Linux does not tell.
-pub fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// Memory that is there, not only promised: every page has been written. Empty when it was told to stop.

@@ -272,6 +272,18 @@ impl Collected {
         self.users.values().map(last).sum::<f64>() as u32
     }
 
+    /// Shows the watch the seconds before this one in which nothing was intended: they are complete, because this one is.
+    fn watch_silence(&mut self, until: u32) {
+        let Some((watch, window)) = &mut self.watch else { return };
+        let since = watch.last().map_or(until, |last| last + 1);
+        for second in since..until {
+            let nothing = OpsRecord { second, ..OpsRecord::default() };
+            if let Some(why) = watch.see(&summarize_second(&nothing, window)) {
+                self.aborted.get_or_insert(why);
+            }
+        }
+    }
+
     /// Writes the rows of complete seconds before `until`.
     fn write_history(&mut self, until: u32, origin: Origin, files: &mut TrialFiles) -> anyhow::Result<()> {
         while let Some(entry) = self.waiting.first_entry() {
@@ -280,6 +292,7 @@ impl Collected {
                 break;
             }
             let (second, kinds) = entry.remove_entry();
+            self.watch_silence(second);
             let mut record = OpsRecord::default();
             let counts = |kind: &str| !self.seen_counted || self.counted == Some(kind);
             kinds.iter().filter(|(kind, _)| counts(kind)).for_each(|(_, of_kind)| record.merge(of_kind));

@@ -336,18 +336,19 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Holds it.
+    /// Holds it; gives back when that was commanded.
     ///
     /// # Errors
     /// When it is not there, or cannot be held.
-    pub fn hold(&self) -> anyhow::Result<()> {
+    pub fn hold(&self, clock: &Clock) -> anyhow::Result<u64> {
         self.check_alive()?;
         let mut inside = self.lock();
         match std::mem::replace(&mut inside.state, State::Down) {
             State::Up(mut alive) => {
+                let command_ns = clock.now_ns();
                 let held = alive.replica.pause();
                 inside.state = if held.is_ok() { State::Held(alive) } else { State::Up(alive) };
-                held
+                held.map(|()| command_ns)
             }
             other => {
                 inside.state = other;
@@ -485,6 +486,12 @@ impl Drop for Running<'_> {
         self.slots.clear();
         if !self.databases.as_mut().is_none_or(Databases::remove) {
             self.databases_noted.drain(..).for_each(Noted::keep);
+        }
+        if let Some(scratch) = self.scratch.take()
+            && scratch.close().is_err()
+            && let Some(noted) = self.scratch_noted.take()
+        {
+            noted.keep();
         }
     }
 }

@@ -87,7 +87,11 @@ impl<'r, 'a> Starting<'r, 'a> {
         for database in site.databases.intents(&names, &unique) {
             self.running.databases_noted.push(Noted::new(site.journal, database)?);
         }
-        self.running.databases = Some(site.databases.make(&names, &folder, &unique)?);
+        let made = site.databases.make(&names, &folder, &unique);
+        self.running.databases = Some(made.inspect_err(|_| {
+            // Some may have been made: healing drops those that are there.
+            self.running.databases_noted.drain(..).for_each(Noted::keep);
+        })?);
         let secret = kit::secret()?;
         for part in &self.assembly.parts {
             let mut peers = BTreeMap::new();

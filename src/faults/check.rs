@@ -17,7 +17,7 @@ pub const ABLE: [DeploymentKind; 2] = [DeploymentKind::InProcess, DeploymentKind
 const RESTART: Duration = Duration::from_secs(1);
 
 /// More of one fault are a slip of the pen.
-const MOST_TIMES: u32 = 10_000;
+const MOST_TIMES: u32 = 1_000;
 
 /// What is usual cannot be told from less of the measured time before a fault.
 const BASELINE: Duration = Duration::from_secs(7);

@@ -99,14 +99,22 @@ impl Healer<'_> {
     /// When the folder of journals cannot be read, as surroundings.
     pub fn heal(&self) -> anyhow::Result<Healed> {
         let mut healed = Healed::default();
-        for path in journal::files(self.journals)? {
-            match journal::read(&path) {
+        let found: Vec<_> =
+            journal::files(self.journals)?.into_iter().map(|path| (journal::read(&path), path)).collect();
+        let in_use: Vec<Intent> = found
+            .iter()
+            .filter_map(|(read, _)| read.as_ref().ok()?.as_ref())
+            .filter(|record| record.lab.is_alive())
+            .flat_map(|record| record.open.iter().cloned())
+            .collect();
+        for (read, path) in found {
+            match read {
                 Ok(Some(record)) if record.lab.is_elsewhere() => healed.could_not.push(format!(
                     "the journal {} is of a run in another container; heal there, or remove it when that has gone",
                     path.display()
                 )),
                 Ok(Some(record)) if record.lab.is_alive() => {}
-                Ok(Some(record)) => self.undo_all(&record, &mut healed),
+                Ok(Some(record)) => self.undo_all(&record, &in_use, &mut healed),
                 // Its run has ended meanwhile, or somebody else has healed it.
                 Ok(None) => {}
                 Err(error) => healed.could_not.push(format!(
@@ -118,12 +126,14 @@ impl Healer<'_> {
         Ok(healed)
     }
 
-    fn undo_all(&self, record: &Record, healed: &mut Healed) {
+    fn undo_all(&self, record: &Record, in_use: &[Intent], healed: &mut Healed) {
         let is_this_boot = record.lab.boot_id == boot_id();
         let before = healed.could_not.len();
         // Backwards: what is held goes on before it is ended, and is ended before its folder goes.
         for intent in record.open.iter().rev() {
             let undone = match intent {
+                // A run that was gone on with uses the same names.
+                _ if in_use.contains(intent) => Ok(None),
                 // Whatever has its id since another boot is somebody else.
                 Intent::Process { .. } | Intent::Paused { .. } if !is_this_boot => Ok(None),
                 Intent::Process { pid, start_time, role, replica } => {

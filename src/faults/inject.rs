@@ -83,6 +83,8 @@ pub(super) trait Applied {
 pub(super) struct Effect<'a> {
     /// What heals it.
     pub applied: Box<dyn Applied + 'a>,
+    /// When it was commanded: once the target was free to be commanded.
+    pub command_ns: u64,
     /// When its effect was seen; none when it was not.
     pub seen_ns: Option<u64>,
     /// What went wrong, though it was applied.
@@ -94,6 +96,9 @@ pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often is looked whether an effect, or a repair, can be seen.
 pub(super) const PROBE: Duration = Duration::from_millis(5);
+
+/// Enough for a thread that mostly waits, of which there may be hundreds.
+const STACK: usize = 512 << 10;
 
 /// The threads that inject.
 pub struct Injecting<'scope>(Vec<(Injection, ScopedJoinHandle<'scope, Injection>)>);
@@ -109,7 +114,7 @@ pub fn begin<'scope>(
 ) -> anyhow::Result<Injecting<'scope>> {
     let mut threads = Vec::new();
     for (number, planned) in planned.iter().enumerate() {
-        let thread = std::thread::Builder::new().name(format!("fault{}", number + 1));
+        let thread = std::thread::Builder::new().name(format!("fault{}", number + 1)).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, move || stage.inject(number, planned));
         let thread = thread.map_err(|error| surroundings(format!("cannot start a thread for a fault: {error}")))?;
         threads.push((empty(planned), thread));
@@ -176,7 +181,11 @@ impl Stage<'_> {
         let command_ns = self.clock.now_ns();
         injection.command_s = self.since_start(command_ns);
         self.told.tell(place, injection);
-        let Effect { mut applied, seen_ns, problem } = self.apply(planned)?;
+        let Effect { mut applied, command_ns, seen_ns, problem } = self.apply(planned).inspect_err(|_| {
+            // Nothing was broken.
+            injection.command_s = None;
+        })?;
+        injection.command_s = self.since_start(command_ns);
         injection.effect_s = seen_ns.and_then(|seen_ns| self.since_start(seen_ns));
         injection.problem = problem.or_else(|| seen_ns.is_none().then(|| self.not_seen("its effect")));
         self.told.tell(place, injection);
@@ -184,7 +193,11 @@ impl Stage<'_> {
         let _ = self.over.wait_until(&self.clock, command_ns + downtime.as_nanos() as u64);
         injection.repair_s = self.since_start(self.clock.now_ns());
         self.told.tell(place, injection);
-        applied.heal().context("it could not be healed")?;
+        if let Err(error) = applied.heal() {
+            // So that it can be healed later.
+            paused.into_iter().for_each(Noted::keep);
+            return Err(error).context("it could not be healed");
+        }
         drop(paused);
         injection.ready_s = applied.ready_ns().and_then(|ready_ns| self.since_start(ready_ns));
         if injection.ready_s.is_none() {

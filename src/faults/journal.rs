@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -217,7 +217,12 @@ impl Inner {
         let Some((path, file)) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
+        let before = file.metadata().map(|metadata| metadata.len());
         let written = file.write_all(text.as_bytes()).and_then(|()| if now { file.sync_data() } else { Ok(()) });
+        if let (Err(_), Ok(before)) = (&written, before) {
+            // Half a line would make the next one unreadable.
+            let _ = file.set_len(before).and_then(|()| file.seek(SeekFrom::Start(before)));
+        }
         written.map_err(|error| {
             surroundings(format!("what must be undone cannot be written to {}: {error}; make room", path.display()))
         })

@@ -19,6 +19,7 @@ pub(super) fn hog<'s>(stage: &'s Stage<'_>, planned: &Planned, cpus: f64, bytes:
     config.replica = planned.replica;
     config.admin_token = kit::secret()?;
     config.settings = serde_json::json!({ "cpus": cpus, "bytes": bytes });
+    let command_ns = stage.clock.now_ns();
     let hog = stage.processes.launch(&Launch {
         system: "lab",
         role: crate::systems::find_role("lab", "hog")?,
@@ -31,7 +32,8 @@ pub(super) fn hog<'s>(stage: &'s Stage<'_>, planned: &Planned, cpus: f64, bytes:
     let noted = hog.pid().and_then(|pid| Intent::process(pid, "hog", planned.replica));
     let noted = noted.map(|intent| Noted::new(stage.journal, intent)).transpose()?;
     let seen_ns = Some(stage.clock.now_ns());
-    Ok(Effect { applied: Box::new(Hogged { stage, slot, hog, _noted: noted, ready_ns: None }), seen_ns, problem: None })
+    let applied = Box::new(Hogged { stage, slot, hog, _noted: noted, ready_ns: None });
+    Ok(Effect { applied, command_ns, seen_ns, problem: None })
 }
 
 /// Something takes what the role needs. Dropped, its process is ended.

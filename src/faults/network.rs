@@ -17,6 +17,7 @@ pub(super) fn break_link<'s>(stage: &'s Stage<'_>, planned: &Planned, fault: &Li
             && caller.is_none_or(|caller| caller == link.from)
     };
     let mut broken = Broken { stage, applied: Vec::new(), ready_ns: None };
+    let command_ns = stage.clock.now_ns();
     for link in stage.running.links.iter().filter(is_meant) {
         let admin = stage.running.slots[link.slot].admin();
         let admin = admin.ok_or_else(|| anyhow::anyhow!("the proxy from {} to {} is gone", link.from, link.role))?;
@@ -26,7 +27,7 @@ pub(super) fn break_link<'s>(stage: &'s Stage<'_>, planned: &Planned, fault: &Li
     }
     anyhow::ensure!(!broken.applied.is_empty(), "there is no such link");
     let seen_ns = Some(stage.clock.now_ns());
-    Ok(Effect { applied: Box::new(broken), seen_ns, problem: None })
+    Ok(Effect { applied: Box::new(broken), command_ns, seen_ns, problem: None })
 }
 
 /// What a proxy answers once a fault acts.
@@ -45,9 +46,13 @@ struct Broken<'s> {
 
 impl Applied for Broken<'_> {
     fn heal(&mut self) -> anyhow::Result<()> {
-        // All of them, also when one does not answer.
-        let lifted: Vec<_> = self.applied.drain(..).map(|(admin, id)| lift(&admin, id)).collect();
-        lifted.into_iter().collect::<anyhow::Result<()>>()?;
+        // All of them, also when one does not answer; that one is tried again.
+        let mut refused = None;
+        self.applied.retain(|(admin, id)| {
+            let lifted = lift(admin, *id).or_else(|_| lift(admin, *id));
+            lifted.map_err(|error| refused = Some(error)).is_err()
+        });
+        refused.map_or(Ok(()), Err)?;
         self.ready_ns.get_or_insert(self.stage.clock.now_ns());
         Ok(())
     }

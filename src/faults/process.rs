@@ -41,6 +41,7 @@ fn end<'s>(
     let mut alive = slot.take()?;
     // From here on it comes back, whatever happens.
     let mut down = Down { stage, slot, port: None, healed: false, ready_ns: None };
+    let command_ns = stage.clock.now_ns();
     let has_ended = AtomicBool::new(false);
     let (ended, ended_ns, refused_ns) = thread::scope(|scope| {
         let refusal = scope.spawn(|| first_refusal(stage, slot, &has_ended));
@@ -53,7 +54,8 @@ fn end<'s>(
     drop(alive);
     down.port = hold_port(&slot.addr);
     let seen_ns = Some(refused_ns.map_or(ended_ns, |refused_ns| refused_ns.min(ended_ns)));
-    Ok(Effect { applied: Box::new(down), seen_ns, problem: ended.err().map(|error| format!("{error:#}")) })
+    let problem = ended.err().map(|error| format!("{error:#}"));
+    Ok(Effect { applied: Box::new(down), command_ns, seen_ns, problem })
 }
 
 /// When the first connection was refused, if that was before the replica's end.
@@ -62,7 +64,9 @@ fn first_refusal(stage: &Stage<'_>, slot: &Slot<'_>, has_ended: &AtomicBool) -> 
         if matches!(connect(&slot.addr), Connected::Refused) {
             return Some(stage.clock.now_ns());
         }
-        stage.interrupt.wait(PROBE);
+        if stage.interrupt.wait(PROBE) {
+            return None;
+        }
     }
     None
 }
@@ -143,14 +147,14 @@ pub(super) fn ready(stage: &Stage<'_>, slot: &Slot<'_>) -> Option<u64> {
 /// Holds a replica.
 pub(super) fn pause<'s>(stage: &'s Stage<'_>, planned: &Planned) -> anyhow::Result<Effect<'s>> {
     let slot = stage.running.slot(&planned.role, planned.replica)?;
-    slot.hold()?;
+    let command_ns = slot.hold(&stage.clock)?;
     let held = Held { stage, slot, healed: false, ready_ns: None };
     let seen_ns = match slot.pid() {
         Some(pid) => stage.probe(planned.downtime + SEEN_WITHIN, || kit::usage::is_stopped(pid)),
         // Its threads said so themselves.
         None => Some(stage.clock.now_ns()),
     };
-    Ok(Effect { applied: Box::new(held), seen_ns, problem: None })
+    Ok(Effect { applied: Box::new(held), command_ns, seen_ns, problem: None })
 }
 
 /// A replica that is held.

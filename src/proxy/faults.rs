@@ -100,8 +100,13 @@ impl Faults {
         let mut last = locked(&self.last);
         *last += 1;
         let active = Active::new(*last, fault, self.clock.now_ns());
-        let set = self.current().iter().cloned().chain([active]).collect();
-        Ok((*last, self.replace(set)?))
+        let before = self.current();
+        let set = before.iter().cloned().chain([active]).collect();
+        let since_ns = self.replace(set).inspect_err(|_| {
+            // Whoever asked was not told its number and cannot lift it.
+            let _ = self.replace(before);
+        })?;
+        Ok((*last, since_ns))
     }
 
     /// Lifts a fault, or all; gives back since when no open connection obeys it.

@@ -52,7 +52,7 @@ pub const KINDS: &[Kind] = &[
         value: None,
         keys: &["direction", "share"],
         example: "blackhole",
-        about: "nothing passes and nothing is closed; what was held passes when it is lifted",
+        about: "nothing passes, either way, and nothing is closed; what was held passes when it is lifted",
     },
     Kind {
         name: "reset",
@@ -134,7 +134,7 @@ impl LinkFault {
         }
         let fault = Self {
             kind: link_kind(kind, &given)?,
-            direction: optional(&given, "direction")?.unwrap_or_default(),
+            direction: optional(&given, "direction")?.unwrap_or_else(|| usual_direction(kind.name)),
             share: given.get("share").map(|text| parse_share(text)).transpose()?.unwrap_or(1.0),
         };
         fault.check()?;
@@ -334,7 +334,7 @@ impl fmt::Display for LinkFault {
             LinkKind::FailFirst { connections } => write!(f, "={connections}")?,
             LinkKind::ErrorRate { status } => return write!(f, "={},status={status}", Share(self.share)),
         }
-        if self.direction != Direction::Down {
+        if self.direction != usual_direction(self.name()) {
             write!(f, ",direction={}", self.direction)?;
         }
         if self.share < 1.0 {
@@ -356,6 +356,11 @@ impl From<LinkFault> for String {
     fn from(fault: LinkFault) -> Self {
         fault.to_string()
     }
+}
+
+/// Where a fault acts unless it is said: nothing passes a blackhole, everything else is done to what comes back.
+fn usual_direction(kind: &str) -> Direction {
+    if kind == "blackhole" { Direction::Both } else { Direction::Down }
 }
 
 impl FromStr for Direction {
@@ -423,7 +428,8 @@ mod tests {
             ("bandwidth=1500", "bandwidth=1500"),
             ("bandwidth=64KiB,direction=up", "bandwidth=65536,direction=up"),
             ("blackhole", "blackhole"),
-            ("blackhole,direction=both", "blackhole,direction=both"),
+            ("blackhole,direction=both", "blackhole"),
+            ("blackhole,direction=down", "blackhole,direction=down"),
             ("reset", "reset"),
             ("reset=0s", "reset"),
             ("reset=2s,share=0.5", "reset=2s,share=50%"),
@@ -496,7 +502,7 @@ mod tests {
                 "latency=50ms,jitter=5ms,share=10%",
             ),
             ("bandwidth", &[("rate", "1MB/s")], "bandwidth=1MB"),
-            ("blackhole", &[("direction", "both")], "blackhole,direction=both"),
+            ("blackhole", &[("direction", "down")], "blackhole,direction=down"),
             ("reset", &[], "reset"),
             ("reset", &[("after", "2s")], "reset=2s"),
             ("slow-close", &[("delay", "1s")], "slow-close=1s"),

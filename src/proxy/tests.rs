@@ -153,12 +153,12 @@ const KINDS: &[(&str, Sight)] = &[
         // A burst of 10 ms may pass at once.
         assert!(took >= Duration::from_millis(109), "{took:?}");
     }),
-    ("blackhole", |client, server| {
+    ("blackhole,direction=down", |client, server| {
         passes(client, server);
         server.write_all(b"held").unwrap();
         nothing_arrives(client);
     }),
-    ("blackhole,direction=both", |client, server| {
+    ("blackhole", |client, server| {
         client.write_all(b"held").unwrap();
         server.write_all(b"held").unwrap();
         nothing_arrives(client);

@@ -38,6 +38,8 @@ pub struct Way {
     last_due_ns: u64,
     /// In use while much comes at a time and no fault touches it; the queue is empty then.
     pipe: Option<Pipe>,
+    /// Whether the kernel has refused to move bytes through one.
+    no_pipe: bool,
     end: Option<End>,
     /// Whether the end was passed on.
     ended: bool,
@@ -45,6 +47,11 @@ pub struct Way {
     sink_gone: bool,
     /// Whether the source's other half is known to be broken, so that its end is a reset.
     source_broken: bool,
+}
+
+/// Whether the kernel does not do this at all, as under some sandboxes, which says nothing of the connection.
+fn is_refused(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied)
 }
 
 struct Chunk {
@@ -267,7 +274,7 @@ impl Way {
             self.hold(bytes, arrived_ns, due_ns);
             return Ok(Poll::Ready(()));
         }
-        if bytes.len() == scratch_size {
+        if bytes.len() == scratch_size && !self.no_pipe {
             // Without one it is copied on.
             self.pipe = Pipe::new().ok();
         }
@@ -293,6 +300,11 @@ impl Way {
                 match given {
                     Ok(given) => pump.bytes.fetch_add(given as u64, Relaxed),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(error) if is_refused(&error) => {
+                        self.no_pipe = true;
+                        self.leave_pipe().map_err(|_| Broken::Reset)?;
+                        return Ok(Poll::Ready(()));
+                    }
                     Err(_) => return Err(self.lose_sink()),
                 };
             }
@@ -304,6 +316,12 @@ impl Way {
                 Ok(taken) if taken > 0 => {
                     // The queue passes it on, and copying goes on.
                     self.leave_pipe().map_err(|_| Broken::Reset)?;
+                    return Ok(Poll::Ready(()));
+                }
+                Err(error) if is_refused(&error) => {
+                    // Nothing was taken: it is copied on.
+                    self.no_pipe = true;
+                    self.pipe = None;
                     return Ok(Poll::Ready(()));
                 }
                 ended => {

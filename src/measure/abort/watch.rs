@@ -1,7 +1,7 @@
 //! Looks at one second after another and says when to end a trial.
 //!
-//! One rule: a second that says nothing of what is asked, because nothing was offered or answered in it, neither counts
-//! nor ends the count.
+//! One rule: a second that says nothing of what is asked, because nothing was offered or answered in it, does not end
+//! what has begun: users who all wait for a system that hangs offer nothing.
 
 use crate::measure::abort::Abort;
 use crate::measure::{SecondSummary, Spread};
@@ -14,7 +14,8 @@ const ASKED: &str = "errors, failed, unknown, wrong, throughput, goodput, and p5
 #[derive(Clone, Debug)]
 pub struct Watch {
     abort: Abort,
-    held_s: u32,
+    /// The first second since which it has held, in every second that says something.
+    since: Option<u32>,
     /// The last second that was seen.
     last: Option<u32>,
 }
@@ -22,7 +23,12 @@ pub struct Watch {
 impl Watch {
     /// Has seen nothing yet.
     pub fn new(abort: &Abort) -> Self {
-        Self { abort: abort.clone(), held_s: 0, last: None }
+        Self { abort: abort.clone(), since: None, last: None }
+    }
+
+    /// The last second that was seen.
+    pub fn last(&self) -> Option<u32> {
+        self.last
     }
 
     /// Why to end the trial; none as long as there is no reason. Seconds come complete and in order; one that was seen
@@ -33,17 +39,17 @@ impl Watch {
         }
         // Seconds that are left out are missing, and may have been well.
         if self.last.is_some_and(|last| second.second > last + 1) {
-            self.held_s = 0;
+            self.since = None;
         }
         self.last = Some(second.second);
         let slo = &self.abort.when;
         match of_second(&slo.key, second) {
-            Some(value) if slo.op.met(value, slo.limit) => self.held_s += 1,
-            Some(_) => self.held_s = 0,
-            None => {}
+            Some(value) if slo.op.met(value, slo.limit) => self.since = self.since.or(Some(second.second)),
+            Some(_) => self.since = None,
+            None => return None,
         }
         let needed = self.abort.held.as_secs_f64();
-        let is_enough = self.held_s > 0 && f64::from(self.held_s) >= needed;
+        let is_enough = self.since.is_some_and(|since| f64::from(second.second - since + 1) >= needed);
         is_enough.then(|| format!("{} for {} s, up to second {}", slo.text, three(needed), second.second))
     }
 }

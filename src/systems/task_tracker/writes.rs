@@ -4,6 +4,7 @@
 //! operation's name as its description and as its `Idempotency-Key`, and an update carries it as the title.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -94,6 +95,13 @@ const TRIES: u32 = 6;
 /// After the first try that failed; then twice as long each time.
 const WAIT: Duration = Duration::from_millis(200);
 
+/// How long a system that says it cannot answer now is asked again: what it was offered while it was down it may have to
+/// work off first.
+const BUSY_WITHIN: Duration = Duration::from_secs(90);
+
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// All users together, and for each of them: checking a password takes its time.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(500));
 
@@ -110,10 +118,12 @@ pub fn read_back(wanted: &ReadBack<'_>) -> anyhow::Result<Option<Vec<Found>>> {
     }
     let clock = kit::Clock::real();
     let within = WITHIN.0 + WITHIN.1 * wanted.users.len() as u32;
-    let deadline_ns = clock.now_ns() + within.as_nanos() as u64;
+    let begun_ns = clock.now_ns();
+    let deadline_ns = begun_ns + within.as_nanos() as u64;
+    let busy_until_ns = begun_ns + BUSY_WITHIN.as_nanos() as u64;
     let timeout = Some(wanted.experiment.timeout);
     let config = ureq::Agent::config_builder().timeout_global(timeout).http_status_as_error(false).build();
-    let reader = Reader { wanted, agent: config.into(), deadline_ns, within, clock };
+    let reader = Reader { wanted, agent: config.into(), deadline_ns, busy_until_ns, within, clock };
     let next = AtomicUsize::new(0);
     let read = || {
         let mine = std::iter::from_fn(|| wanted.users.get(next.fetch_add(1, Ordering::Relaxed)));
@@ -132,9 +142,22 @@ struct Reader<'a> {
     wanted: &'a ReadBack<'a>,
     agent: ureq::Agent,
     deadline_ns: u64,
+    busy_until_ns: u64,
     within: Duration,
     clock: kit::Clock,
 }
+
+/// No answer, or one that says not now: asking again may help.
+#[derive(Debug)]
+struct Busy(String);
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Busy {}
 
 #[derive(Deserialize)]
 struct Token {
@@ -167,28 +190,25 @@ impl Reader<'_> {
     /// Tries until what is read adds up, so that a page that moved while it was read is not taken for a loss.
     fn user(&self, user: u64) -> Found {
         let mut wait = WAIT;
-        let mut found = self.once(user);
-        for _ in 1..TRIES {
-            let adds_up = found.totals.iter().all(|total| total.said == total.counted);
-            let is_late = self.clock.now_ns() > self.deadline_ns;
-            if (found.things.is_ok() && adds_up) || is_late || self.wanted.interrupt.wait(wait) {
+        for tries in 1.. {
+            if self.clock.now_ns() > self.deadline_ns {
                 break;
             }
-            wait *= 2;
-            found = self.once(user);
+            let read = self.read(user);
+            let is_busy = read.as_ref().is_err_and(|error| error.is::<Busy>());
+            let found = match read {
+                Ok((things, totals)) => Found { user, things: Ok(things), totals },
+                Err(error) => Found { user, things: Err(format!("{error:#}")), totals: Vec::new() },
+            };
+            let adds_up = found.things.is_ok() && found.totals.iter().all(|total| total.said == total.counted);
+            let may_wait = if is_busy { self.clock.now_ns() < self.busy_until_ns } else { tries < TRIES };
+            if adds_up || !may_wait || self.wanted.interrupt.wait(wait) {
+                return found;
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
-        found
-    }
-
-    fn once(&self, user: u64) -> Found {
-        if self.clock.now_ns() > self.deadline_ns {
-            let why = format!("not everything could be read within {} s", self.within.as_secs());
-            return Found { user, things: Err(why), totals: Vec::new() };
-        }
-        match self.read(user) {
-            Ok((things, totals)) => Found { user, things: Ok(things), totals },
-            Err(error) => Found { user, things: Err(format!("{error:#}")), totals: Vec::new() },
-        }
+        let why = format!("not everything could be read within {} s", self.within.as_secs());
+        Found { user, things: Err(why), totals: Vec::new() }
     }
 
     fn read(&self, user: u64) -> anyhow::Result<(Vec<Thing>, Vec<Total>)> {
@@ -233,10 +253,13 @@ impl Reader<'_> {
             }
             (None, None) => self.agent.get(&url).call(),
         };
-        let mut answer = asked.with_context(|| format!("asking {short}"))?;
+        let mut answer = asked.map_err(|error| Busy(format!("asking {short}: {error}")))?;
         let status = answer.status();
         let text = answer.body_mut().with_config().limit(1 << 28).read_to_string();
-        let text = text.with_context(|| format!("reading {short}"))?;
+        let text = text.map_err(|error| Busy(format!("reading {short}: {error}")))?;
+        if status.is_server_error() {
+            anyhow::bail!(Busy(format!("{short} answered {}: {}", status.as_u16(), text.trim())));
+        }
         anyhow::ensure!(status.is_success(), "{short} answered {}: {}", status.as_u16(), text.trim());
         serde_json::from_str(&text).with_context(|| format!("{short} answered something else"))
     }
