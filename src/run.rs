@@ -174,6 +174,11 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
             report(archive)?;
             eprintln!("{left} trials are left: scalelab run --resume {}", archive.folder().display());
         }
+        // What broke off is told either way, and is the smaller trouble of the two.
+        if verdict::exit_code_so_far(&results) == 1 {
+            eprintln!("error: {error:#}");
+            return Ok(1);
+        }
         return Err(error);
     }
     set_up.say();
@@ -189,7 +194,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     }
     if interrupt.is_asked() {
         eprintln!("interrupted; {left} trials are left: scalelab run --resume {}", archive.folder().display());
-        return Ok(3);
+        return Ok(verdict::exit_code_so_far(&results));
     }
     Ok(verdict::exit_code(&verdict, results.iter().any(|trial| !trial.valid)))
 }

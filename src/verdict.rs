@@ -14,6 +14,8 @@ use crate::measure::{
 
 mod writes;
 
+pub use writes::exit_code_so_far;
+
 /// One objective, as written: `p95 <= 250ms`.
 ///
 /// `[wait|work] METRIC OP VALUE`, with `p50 p90 p95 p99 p99.9 avg mean max` against a duration (`250ms`, `1.5s`,

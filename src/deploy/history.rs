@@ -1,6 +1,7 @@
 //! The history of a trial: read of the generators each second, kept on disk whole and in memory as the check needs it.
 //!
-//! The one rule: a line that is missing is noticed by its number, and then nothing is said to be well.
+//! The one rule: a line that is missing is noticed by its number, and then nothing is said to be well. From then on
+//! nothing is kept in memory either, only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -16,11 +17,14 @@ use crate::archive::TrialFiles;
 use crate::experiment::{DeploymentKind, Trial};
 use crate::load::Does;
 use crate::load::track::Entry;
-use crate::measure::lost::{self, Lost, Words};
+use crate::measure::lost::{self, Fate, Lost, Words};
 use crate::systems::ReadBack;
 
-/// The most operations that are kept for the check: of a longer trial it cannot be made.
-const MOST: usize = 3_000_000;
+/// The most operations that are kept for the check: of a longer trial it cannot be made. One takes about 450 bytes, so
+/// that all of them take half a gigabyte at most: 140 itself, 30 for its name, 110 for what its answer showed, 70 for a
+/// text of its own such as a title, up to twice the first while the list grows, and 30 for the order that the check looks
+/// at them in.
+const MOST: usize = 1_000_000;
 
 /// What the generators of a trial told of each operation.
 pub struct History {
@@ -31,6 +35,7 @@ pub struct History {
     /// Good and all operations of each user in the measured window.
     pub users: BTreeMap<u64, (u64, u64)>,
     window_ns: Range<i64>,
+    most: usize,
 }
 
 impl History {
@@ -49,6 +54,7 @@ impl History {
             writers: BTreeSet::new(),
             users: BTreeMap::new(),
             window_ns: ns(window.start)..ns(window.end),
+            most: MOST,
         }
     }
 
@@ -78,8 +84,15 @@ impl History {
         Ok(())
     }
 
+    /// No check can be made any more: what it would have needed is given back, but for the counts.
     fn is_incomplete(&mut self, why: String) {
-        self.kept.incomplete.get_or_insert(why);
+        if self.kept.incomplete.is_none() {
+            self.kept.incomplete = Some(why);
+            self.words = Words::default();
+            for operation in std::mem::take(&mut self.kept.operations) {
+                self.kept.creates.count(operation.does, operation.fate);
+            }
+        }
     }
 
     fn keep(&mut self, entry: Entry) {
@@ -88,14 +101,19 @@ impl History {
             *good += u64::from(entry.outcome == Outcome::Ok);
             *all += 1;
         }
-        let Some(operation) = self.words.operation(entry) else { return };
-        if operation.does == Does::Create {
-            self.writers.insert(operation.user);
+        let Some(does) = entry.does else { return };
+        if does == Does::Create {
+            self.writers.insert(entry.user);
         }
-        if self.kept.operations.len() < MOST {
-            self.kept.operations.push(operation);
-        } else if operation.does != Does::Read {
-            self.is_incomplete(format!("the history is longer than the {MOST} operations that can be checked"));
+        if self.kept.operations.len() >= self.most {
+            let most = self.most;
+            self.is_incomplete(format!(
+                "the history is longer than the {most} operations that can be checked; measure shorter, or offer less"
+            ));
+        }
+        match &self.kept.incomplete {
+            None => self.kept.operations.extend(self.words.operation(entry)),
+            Some(_) => self.kept.creates.count(does, Fate::of(entry.outcome, entry.status)),
         }
     }
 
@@ -174,6 +192,26 @@ mod tests {
         history.take(&line(7, 5, 3, "ok"), &mut last).unwrap();
         let why = history.kept.incomplete.as_deref().unwrap_or_default();
         assert!(why.starts_with("2 lines of the history are missing"), "{why}");
-        assert_eq!(lost::check(&history.kept, &[], 1).unchecked.as_deref(), Some(why));
+        let lost = lost::check(&history.kept, &[], 1);
+        assert_eq!(lost.unchecked.as_deref(), Some(why));
+        assert_eq!((lost.attempted, lost.acknowledged, lost.unknown), (5, 3, 1), "all are counted still");
+        assert_eq!(history.kept.operations, []);
+    }
+
+    #[test]
+    fn of_a_history_that_is_too_long_nothing_is_kept_and_that_is_said() {
+        for (lines, kept, why) in [
+            (3, 3, None),
+            (4, 0, Some("the history is longer than the 3 operations that can be checked; measure shorter")),
+            (9, 0, Some("the history is longer than the 3 operations that can be checked; measure shorter")),
+        ] {
+            let mut history = History { most: 3, ..History::new(&(2..10)) };
+            let told: String = (1..=lines).map(|seq| line(seq, 4, 2, "ok")).collect();
+            history.take(&told, &mut 0).unwrap();
+            let lost = lost::check(&history.kept, &[], 1);
+            assert_eq!((history.kept.operations.len(), lost.acknowledged), (kept, lines), "{lines} lines");
+            let unchecked = lost.unchecked.unwrap_or_default();
+            assert!(unchecked.starts_with(why.unwrap_or("what 1 of 1 users wrote")), "{lines} lines: {unchecked}");
+        }
     }
 }

@@ -465,20 +465,21 @@ fn what_was_given_up_has_no_return_and_a_refusal_of_a_second_try_leaves_the_firs
         let settings =
             LoadSettings { requests: Some(2), history: true, ..settings(&server.url, scenario.clone(), closed(1)) };
         let told = history(&LoadSettings { timeout: Duration::from_millis(100), ..settings });
-        told.iter().map(|entry| (entry.outcome, entry.status, entry.return_ns.is_some())).collect::<Vec<_>>()
+        let shown = told.iter().map(|entry| (entry.outcome, entry.status, entry.return_ns.is_some(), entry.resent));
+        shown.collect::<Vec<_>>()
     };
     use kit::Outcome::{Failed, Ok, Unknown};
     let silent = Server::start(|_, before| if before == 0 { Reply::Answer(200, "{}") } else { Reply::Silence });
-    assert_eq!(told(&silent), [(Ok, 200, true), (Unknown, 0, false)]);
+    assert_eq!(told(&silent), [(Ok, 200, true, false), (Unknown, 0, false, false)]);
     // It was sent on a kept connection, which ended; the second try finds nothing to delete.
     let repeated = Server::start(|_, before| match before {
         0 => Reply::Answer(200, "{}"),
         1 => Reply::Close,
         _ => Reply::Answer(404, "{}"),
     });
-    assert_eq!(told(&repeated), [(Ok, 200, true), (Unknown, 404, true)]);
+    assert_eq!(told(&repeated), [(Ok, 200, true, false), (Unknown, 404, true, true)]);
     let refused = Server::start(|_, _| Reply::Answer(404, "{}"));
-    assert_eq!(told(&refused), [(Failed, 404, true), (Failed, 404, true)]);
+    assert_eq!(told(&refused), [(Failed, 404, true, false), (Failed, 404, true, false)]);
 }
 
 #[test]

@@ -68,6 +68,10 @@ pub struct Entry {
     pub invoke_ns: i64,
     /// When its answer was there; none when it never came.
     pub return_ns: Option<i64>,
+    /// Whether it was sent twice, because its server closed the first connection without an answer: the first may have
+    /// been done, or may be done later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resent: bool,
     /// How it ended.
     pub outcome: Outcome,
     /// The status of the answer; 0 where there was none.
@@ -220,6 +224,7 @@ impl Notes {
             intended_ns: intended_ns.map(|ns| ns as i64),
             invoke_ns: invoke_ns as i64,
             return_ns: (status != 0).then_some(exchange.finished_ns as i64),
+            resent: exchange.earlier_ns.is_some(),
             outcome,
             status,
             arg: user.arg.take().map(String::from),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::Does;
 use crate::load::track::Entry;
 
+mod changes;
 mod check;
 mod linearizable;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub struct Lost {
     pub unknown: u64,
     /// Of those, how many were found.
     pub unknown_found: u64,
-    /// Acknowledged, and not there although nobody deleted it: creates, and the last change of a thing.
+    /// Acknowledged, and not there although nobody deleted it: creates, and changes that their versions say were undone.
     pub lost: u64,
     /// There more than once.
     pub duplicated: u64,
@@ -47,7 +48,7 @@ pub struct Lost {
     pub linearizable_checked: u64,
     /// Of those, how many no order explains.
     pub not_linearizable: u64,
-    /// Of those, how many have too many possible orders to try them all.
+    /// Of those, how many have too many operations, or possible orders, to try them all.
     #[serde(default)]
     pub linearizable_undecided: u64,
     /// The operations behind the counts above, by count: at most some dozens each.
@@ -68,8 +69,32 @@ pub type Fields = Vec<(Text, Text)>;
 pub struct History {
     /// Every operation that is tracked, in any order.
     pub operations: Vec<Operation>,
+    /// Creates that are not among them.
+    pub creates: Creates,
     /// Why some are missing, where that is so.
     pub incomplete: Option<String>,
+}
+
+/// How many creates there were, by what is known of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Creates {
+    /// All.
+    pub attempted: u64,
+    /// Those that were acknowledged.
+    pub acknowledged: u64,
+    /// Those whose fate is not known.
+    pub unknown: u64,
+}
+
+impl Creates {
+    /// Counts an operation, where it is one.
+    pub fn count(&mut self, does: Does, fate: Fate) {
+        if does == Does::Create {
+            self.attempted += 1;
+            self.acknowledged += u64::from(fate == Fate::Acknowledged);
+            self.unknown += u64::from(fate == Fate::Unknown);
+        }
+    }
 }
 
 /// One operation, as the check needs it.
@@ -91,6 +116,8 @@ pub struct Operation {
     pub invoke_ns: i64,
     /// When its answer was there; none when it never came.
     pub return_ns: Option<i64>,
+    /// Whether it was sent twice: then it may be done twice, too.
+    pub resent: bool,
     /// The thing it is about.
     pub arg: Option<Text>,
     /// What it writes.
@@ -188,6 +215,7 @@ impl Words {
             status: entry.status,
             invoke_ns: entry.invoke_ns,
             return_ns: entry.return_ns,
+            resent: entry.resent,
             arg: entry.arg.map(|arg| self.text(arg)),
             sets,
             got,

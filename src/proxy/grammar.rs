@@ -194,6 +194,11 @@ impl LinkFault {
                 }
             }
             LinkKind::FailFirst { connections } => above_zero("the connections", *connections == 0),
+            // Any other says that its request was not done, or that nobody knows; both are true of it.
+            LinkKind::ErrorRate { status: 404 } => Err(
+                "404 says that a thing is not there, which the check of writes believes; write another status, such as 503"
+                    .to_owned(),
+            ),
             LinkKind::ErrorRate { status } => match (400..=599).contains(status) {
                 true => Ok(()),
                 false => Err(format!("{status} is not the status of an error; write one from 400 to 599, such as 503")),
@@ -479,6 +484,7 @@ mod tests {
             ("error-rate=10%,share=0.1", "share stands behind error-rate"),
             ("error-rate=10%,status=200", "from 400 to 599"),
             ("error-rate=10%,status=bad", "from 400 to 599"),
+            ("error-rate=10%,status=404", "404 says that a thing is not there, which the check of writes believes"),
             ("error-rate=10%,direction=up", "works on requests"),
             ("slow=10ms,direction=both", "works on requests"),
         ] {
@@ -523,7 +529,8 @@ mod tests {
     prop_compose! {
         fn any_fault()(
             kind in 0..9_usize, long_ns in 1..u64::from(u32::MAX) * 100, jitter in 0.0..=1.0_f64,
-            bytes in 1..=MOST_BYTES, count in 1..u32::MAX, status in 400..=599_u16,
+            bytes in 1..=MOST_BYTES, count in 1..u32::MAX,
+            status in (400..=599_u16).prop_filter("404 is refused", |status| *status != 404),
             direction in prop_oneof![Just(Direction::Down), Just(Direction::Up), Just(Direction::Both)],
             share in prop_oneof![Just(1.0), 1e-9..=1.0_f64, (1..=100_u32).prop_map(|percent| f64::from(percent) / 100.0)],
         ) -> LinkFault {

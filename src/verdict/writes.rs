@@ -37,6 +37,11 @@ impl Verdict {
     }
 }
 
+/// The exit code of a study that did not come to its end, by its finished trials: 3, or 1 where a write went wrong.
+pub fn exit_code_so_far(trials: &[TrialSummary]) -> u8 {
+    if trials.iter().filter_map(|trial| trial.lost.as_ref()).any(Lost::is_broken) { 1 } else { 3 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +131,28 @@ mod tests {
             let verdict = judge_one(&[slo], &run).with_writes(&[run], broken);
             assert_eq!((verdict.verdict, exit_code(&verdict, false)), (word, code), "{verdict:?}");
             assert!(verdict.why.contains(why), "{why}: {}", verdict.why);
+        }
+    }
+
+    #[test]
+    fn a_study_that_was_interrupted_is_3_unless_a_finished_trial_lost_a_write() {
+        let (well, unchecked) = (lost(|_| {}), lost(|lost| lost.unchecked = Some("it did not answer".to_owned())));
+        let gone = lost(|lost| lost.lost = 1);
+        for (each, code) in [
+            (vec![], 3),
+            (vec![None], 3),
+            (vec![well.clone(), unchecked], 3),
+            (vec![gone.clone()], 1),
+            (vec![well.clone(), gone, None, well], 1),
+        ] {
+            let trials: Vec<TrialSummary> =
+                each.into_iter().map(|lost| TrialSummary { lost, ..trial(&Made::default()) }).collect();
+            assert_eq!(
+                exit_code_so_far(&trials),
+                code,
+                "{:?}",
+                trials.iter().map(|trial| &trial.lost).collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -258,7 +258,8 @@ async fn to_the_end(
             expired.inc();
         }
     });
-    caller.await.unwrap_or(Err(Refusal::Unavailable("the request ended without an answer; try again".into())))
+    // It panicked, and nobody knows how far it had come.
+    caller.await.unwrap_or(Err(Refusal::Status(StatusCode::BAD_GATEWAY, "the request ended without an answer")))
 }
 
 struct CountedUnlessDone {
@@ -296,4 +297,17 @@ impl CostOfTasks {
 fn task_id(text: &str) -> Result<i64, Refusal> {
     text.parse()
         .map_err(|_| Refusal::from(Problem::new("path", "task_id", "int_parsing", "must be a whole number of 64 bits")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_answered_502_since_it_may_have_been_done() {
+        let (in_flight, expired) = (InFlight::new(1), Counter::default());
+        let work = async { panic!("in the midst of a write") };
+        let refusal = to_the_end(expired.clone(), in_flight.enter().unwrap(), work).await.unwrap_err();
+        assert_eq!((refusal.status().as_u16(), in_flight.count(), expired.get()), (502, 0, 0));
+    }
 }

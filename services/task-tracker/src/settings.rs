@@ -155,7 +155,9 @@ pub struct RetrySettings {
     /// The largest bound.
     pub backoff_max_ms: u64,
     /// Whether a try that took too long is repeated too. The replica may still be at it: then there is more to do just
-    /// when too much is to be done.
+    /// when too much is to be done. A PUT is not repeated even so: the replica that was given up on may carry it out
+    /// after the repeated one was answered, and after another change that came then, which it would overwrite. A GET
+    /// changes nothing, a second DELETE finds nothing, and a keyed POST is done once.
     pub after_timeout: bool,
 }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::IteratorRandom as _;
 
+use super::changes::{By, undone};
 use super::linearizable::{Call, Event, Explained, explain};
-use super::{Fate, Found, History, Lost, Operation, Text, Thing};
+use super::{Creates, Fate, Found, History, Lost, Operation, Text, Thing};
 use crate::load::Does;
 
 /// Operations that are named for each count.
@@ -17,16 +18,12 @@ const SAMPLED: usize = 500;
 /// What became of the writes of a history, by what is found afterwards. `seed` draws the things whose history is checked
 /// for linearizability.
 pub fn check(history: &History, found: &[Found], seed: u64) -> Lost {
-    let mut lost = Lost::default();
-    let creates = history.operations.iter().filter(|operation| operation.does == Does::Create);
-    for create in creates {
-        lost.attempted += 1;
-        match create.fate {
-            Fate::Acknowledged => lost.acknowledged += 1,
-            Fate::Unknown => lost.unknown += 1,
-            Fate::Failed => {}
-        }
+    let mut creates = history.creates;
+    for operation in &history.operations {
+        creates.count(operation.does, operation.fate);
     }
+    let Creates { attempted, acknowledged, unknown } = creates;
+    let mut lost = Lost { attempted, acknowledged, unknown, ..Lost::default() };
     if let Some(why) = &history.incomplete {
         // What was not heard of could be the delete of what is missing, or the create of what is there.
         lost.unchecked = Some(why.clone());
@@ -73,6 +70,10 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
+    fn all(&self) -> impl Iterator<Item = &'a Operation> {
+        std::iter::once(self.create).chain(self.others.iter().copied())
+    }
+
     /// Deletes that may have been done.
     fn deletes(&self) -> impl Iterator<Item = &'a Operation> {
         let deletes = self.others.iter().copied().filter(|operation| operation.does == Does::Delete);
@@ -156,16 +157,6 @@ impl<'a> Owner<'a> {
                 if let Some(delete) = known.and_then(Known::acknowledged_delete) {
                     lost.resurrected += 1;
                     lost.name("resurrected", || format!("{} is there after {}", thing.id, self.named(delete)));
-                } else if let Some(change) = known.and_then(|known| missing_change(known, thing)) {
-                    lost.lost += 1;
-                    lost.name("lost", || {
-                        format!(
-                            "{} made version {}, and {} is there",
-                            self.named(change),
-                            change.number("version").unwrap_or(0),
-                            thing.version.unwrap_or(0)
-                        )
-                    });
                 }
             }
             (Fate::Acknowledged, None) if known.is_none_or(|known| known.deletes().next().is_none()) => {
@@ -178,7 +169,10 @@ impl<'a> Owner<'a> {
 
     /// Reads during the run against what was acknowledged before they began.
     fn check_reads(&self, lost: &mut Lost) {
+        let there: BTreeMap<&str, &Thing> =
+            self.things.unwrap_or_default().iter().map(|thing| (thing.id.as_str(), thing)).collect();
         for (id, known) in &self.by_id {
+            self.check_changes(known, there.get(id).copied(), lost);
             let Some(created_ns) = known.create.return_ns else { continue };
             for read in known.others.iter().filter(|read| read.status == 404 && read.invoke_ns > created_ns) {
                 let until_ns = read.return_ns.unwrap_or(i64::MAX);
@@ -205,18 +199,43 @@ impl<'a> Owner<'a> {
         }
     }
 
+    /// A change that was acknowledged is there, or newer ones are.
+    fn check_changes(&self, known: &Known<'_>, there: Option<&Thing>, lost: &mut Lost) {
+        // What is there after it was deleted is told as such.
+        for undone in undone(known.all(), there.filter(|_| known.acknowledged_delete().is_none())) {
+            lost.lost += 1;
+            lost.name("lost", || {
+                let made = format!("{} made version {}", self.named(undone.write), undone.version);
+                match undone.by {
+                    By::Write(by, version) => format!("{made}, and {} version {version} after it", self.named(by)),
+                    By::There(version) => format!("{made}, and {version} is there"),
+                }
+            });
+        }
+    }
+
     /// A version that was seen is not followed by an older one.
     fn check_versions(&self, id: &str, known: &Known<'_>, lost: &mut Lost) {
-        let all = || std::iter::once(known.create).chain(known.others.iter().copied());
-        let mut seen: Vec<(i64, u64, &Operation)> = all()
+        let mut seen: Vec<(i64, u64, &Operation)> = known
+            .all()
             .filter_map(|operation| Some((operation.return_ns?, operation.number("version")?, operation)))
             .collect();
         seen.sort_by_key(|(return_ns, ..)| *return_ns);
-        for later in all() {
+        // Each with the newest that was seen until then.
+        for place in 1..seen.len() {
+            let (_, version, by) = seen[place - 1];
+            if version > seen[place].1 {
+                seen[place].1 = version;
+                seen[place].2 = by;
+            }
+        }
+        for later in known.all() {
             let Some(version) = later.number("version") else { continue };
-            let before = seen.iter().take_while(|(return_ns, ..)| *return_ns < later.invoke_ns);
-            let Some((_, newest, by)) = before.max_by_key(|(_, version, _)| *version) else { continue };
-            if version < *newest {
+            let before = seen.partition_point(|(return_ns, ..)| *return_ns < later.invoke_ns);
+            let Some((_, newest, by)) = before.checked_sub(1).map(|place| &seen[place]) else { continue };
+            // Of two writes the first is lost, which is told as such.
+            let are_writes = later.does == Does::Change && by.does != Does::Read;
+            if version < *newest && !are_writes {
                 lost.stale += 1;
                 lost.name("stale", || {
                     format!(
@@ -256,8 +275,8 @@ impl<'a> Owner<'a> {
 
     /// Everything that is known of a thing, its end included.
     fn events(&self, id: &str, known: &Known<'a>) -> Vec<Event> {
-        let mut events: Vec<Event> =
-            std::iter::once(known.create).chain(known.others.iter().copied()).filter_map(event).collect();
+        let mut events: Vec<Event> = known.all().filter_map(event).collect();
+        events.extend(known.all().filter_map(again));
         if let Some(things) = self.things {
             let there = things.iter().find(|thing| thing.id == id);
             let shown = |thing: &Thing| {
@@ -288,14 +307,6 @@ impl Lost {
 /// The ids of things, for a message.
 fn ids(things: &[&Thing]) -> String {
     things.iter().map(|thing| thing.id.as_str()).collect::<Vec<_>>().join(" and ")
-}
-
-/// The change with the newest version, where what is there is older.
-fn missing_change<'a>(known: &Known<'a>, thing: &Thing) -> Option<&'a Operation> {
-    let changes = known.others.iter().copied().filter(|change| change.does == Does::Change);
-    let acknowledged = changes.filter(|change| change.fate == Fate::Acknowledged);
-    let newest = acknowledged.max_by_key(|change| change.number("version"))?;
-    (newest.number("version")? > thing.version?).then_some(newest)
 }
 
 /// How many things a user may have at a time.
@@ -366,6 +377,14 @@ fn check_orders(owners: &[Owner<'_>], seed: u64, lost: &mut Lost) {
             }
         }
     }
+}
+
+/// What may come of a change that was sent twice: its first try, whose answer nobody saw, may be done long after the
+/// second was answered, and then overwrites what came between. Nothing else overwrites.
+fn again(operation: &Operation) -> Option<Event> {
+    let may_come = operation.resent && operation.does == Does::Change;
+    let call = Call::Change(operation.sets.clone(), Vec::new());
+    may_come.then_some(Event { invoke_ns: operation.invoke_ns, return_ns: None, call })
 }
 
 /// An operation as the search for an order needs it; none where it says nothing of the thing.

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 
 use super::{Fields, Text};
 
-/// The most operations of a thing that are tried in every order; one bit each.
-pub(super) const LONGEST: usize = 30;
+/// The most operations of a thing whose orders are tried; one bit each.
+const LONGEST: usize = WORDS * 64;
+const WORDS: usize = 16;
 
 /// The most states that are looked at for one thing.
 const STATES: usize = 20_000;
@@ -45,49 +46,47 @@ pub(super) enum Explained {
     Yes,
     /// None does.
     No,
-    /// There are too many to try.
+    /// There are too many operations or orders to try.
     Undecided,
 }
 
 /// What is known of a thing that is there; none is one that is not.
 type State = Option<Vec<(Text, Text)>>;
 
-/// Looks for an order. Only the first [`LONGEST`] operations are looked at: what holds for a history holds for its
-/// beginning.
+/// Looks for an order.
 pub(super) fn explain(mut events: Vec<Event>) -> Explained {
-    events.sort_by_key(|event| event.invoke_ns);
     if events.len() > LONGEST {
-        cut(&mut events);
+        return Explained::Undecided;
     }
+    events.sort_by_key(|event| event.invoke_ns);
     let mut search = Search { events: &events, seen: HashSet::new() };
-    search.from(0, &None)
+    search.from(Done::default(), &None)
 }
 
-/// Keeps what was called before the instant at which there are too many. What had no answer by then has none.
-fn cut(events: &mut Vec<Event>) {
-    let until_ns = events[LONGEST].invoke_ns;
-    events.truncate(LONGEST);
-    events.retain(|event| {
-        event.return_ns.is_none_or(|at_ns| at_ns < until_ns) || !matches!(event.call, Call::Shows(_) | Call::Missing)
-    });
-    for event in events.iter_mut().filter(|event| event.return_ns.is_some_and(|at_ns| at_ns >= until_ns)) {
-        event.return_ns = None;
-        match &mut event.call {
-            Call::Create(shown) | Call::Change(_, shown) => shown.clear(),
-            Call::Shows(_) | Call::Delete | Call::Missing => {}
-        }
+/// Which operations were done.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Done([u64; WORDS]);
+
+impl Done {
+    fn has(&self, index: usize) -> bool {
+        self.0[index / 64] & (1 << (index % 64)) != 0
+    }
+
+    fn with(mut self, index: usize) -> Self {
+        self.0[index / 64] |= 1 << (index % 64);
+        self
     }
 }
 
 struct Search<'a> {
     events: &'a [Event],
     /// What was done, and the state after it.
-    seen: HashSet<(u32, State)>,
+    seen: HashSet<(Done, State)>,
 }
 
 impl Search<'_> {
-    fn from(&mut self, done: u32, state: &State) -> Explained {
-        let open = |index: &usize| done & (1 << index) == 0;
+    fn from(&mut self, done: Done, state: &State) -> Explained {
+        let open = |index: &usize| !done.has(*index);
         let answers = (0..self.events.len()).filter(open).filter_map(|index| self.events[index].return_ns);
         // Whatever comes next was called before the first answer that is still to be explained.
         let Some(first_ns) = answers.min() else { return Explained::Yes };
@@ -100,11 +99,14 @@ impl Search<'_> {
         let can_be_next = |index: &usize| open(index) && self.events[*index].invoke_ns <= first_ns;
         let mut candidates: Vec<usize> = (0..self.events.len()).filter(can_be_next).collect();
         // What surely happened first: what may have happened is rarely needed to explain the rest.
-        candidates.sort_by_key(|index| self.events[*index].return_ns.unwrap_or(i64::MAX));
+        candidates.sort_by_key(|index| {
+            let return_ns = self.events[*index].return_ns;
+            (return_ns.is_none(), return_ns)
+        });
         for index in candidates {
             let event = &self.events[index];
             let Some(next) = event.call.after(state) else { continue };
-            match self.from(done | 1 << index, &next) {
+            match self.from(done.with(index), &next) {
                 Explained::No => {}
                 found => return found,
             }

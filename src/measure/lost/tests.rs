@@ -38,6 +38,7 @@ fn operation(line: &str) -> Operation {
         status,
         invoke_ns: seconds(invoke).unwrap(),
         return_ns: seconds(answered),
+        resent: rest.contains(&"resent"),
         arg: rest.iter().find_map(|word| word.strip_prefix('@')).map(Text::from),
         sets: fields(rest, ":="),
         got: fields(rest, "="),
@@ -57,7 +58,7 @@ fn found(lines: &[&str]) -> Vec<Found> {
 }
 
 fn history(lines: &[&str]) -> History {
-    History { operations: lines.iter().map(|line| operation(line)).collect(), incomplete: None }
+    History { operations: lines.iter().map(|line| operation(line)).collect(), ..History::default() }
 }
 
 /// What is wrong, as `lost 1: create c1 of 1 at 0.0 s`.
@@ -161,6 +162,60 @@ fn each_anomaly_is_found_and_what_is_legal_is_not_one() {
             &["lost 1: update u1 of 1 at 2.0 s made version 2, and 1 is there"],
         ),
         (
+            "a change that was lost stays lost when another one makes its version again",
+            &[
+                "create c1 0..1 ok id=1 version=1",
+                "update u1 2..3 ok @1 version=2",
+                "update u2 4..5 ok @1 version=2",
+                "update u3 6..7 ok @1 version=3",
+            ],
+            &["1 c1 v3"],
+            &["lost 1: update u1 of 1 at 2.0 s made version 2, and update u2 of 1 at 4.0 s version 2 after it"],
+        ),
+        (
+            "each of several that were lost is counted once",
+            &[
+                "create c1 0..1 ok id=1 version=1",
+                "update u1 2..3 ok @1 version=2",
+                "update u2 4..5 ok @1 version=3",
+                "update u3 6..7 ok @1 version=2",
+                "update u4 8..9 ok @1 version=4",
+            ],
+            &["1 c1 v3"],
+            &["lost 3: update u1 of 1 at 2.0 s made version 2, and update u3 of 1 at 6.0 s version 2 after it; \
+                 update u2 of 1 at 4.0 s made version 3, and update u3 of 1 at 6.0 s version 2 after it; \
+                 update u4 of 1 at 8.0 s made version 4, and 3 is there"],
+        ),
+        (
+            "one of two at a time that made the same version is lost, also of a thing that is deleted in the end",
+            &[
+                "create c1 0..1 ok id=1 version=1",
+                "update u1 2..5 ok @1 version=2",
+                "update u2 3..4 ok @1 version=2",
+                "delete d1 6..7 ok @1",
+            ],
+            &[],
+            &["lost 1: update u1 of 1 at 2.0 s made version 2, and update u2 of 1 at 3.0 s version 2 after it"],
+        ),
+        (
+            "a create has a version too",
+            &["create c1 0..1 ok id=1 version=3", "update u1 2..3 ok @1 version=3"],
+            &["1 c1 v3"],
+            &["lost 1: create c1 of 1 at 0.0 s made version 3, and update u1 of 1 at 2.0 s version 3 after it"],
+        ),
+        (
+            "changes at the same time end in any order, and one that was given up makes a version too",
+            &[
+                "create c1 0..1 ok id=1 version=1",
+                "update u1 2..6 ok @1 version=4",
+                "update u2 3..5 ok @1 version=2",
+                "update u3 3.. unknown @1",
+                "update u4 7..8 ok @1 version=5",
+            ],
+            &["1 c1 v6"],
+            &[],
+        ),
+        (
             "counts lie between what must and what may be there",
             &[
                 "create c1 0..1 ok id=1",
@@ -195,6 +250,38 @@ fn each_anomaly_is_found_and_what_is_legal_is_not_one() {
                 "get r1 3..4 ok @1 status=todo",
                 "incomplete i1 5..6 ok @1 status:=todo status=todo",
                 "get r2 7..8 ok @1 status=done",
+            ],
+            &["1 c1 status=done"],
+            &[],
+        ),
+        (
+            "a change that was sent twice may be done a second time after other changes",
+            &[
+                "create c1 0..1 ok id=1 status=todo",
+                "complete p1 2..3 ok @1 resent status:=done status=done",
+                "incomplete i1 4..5 ok @1 status:=todo status=todo",
+                "get r1 6..7 ok @1 status=done",
+            ],
+            &["1 c1 status=done"],
+            &[],
+        ),
+        (
+            "one that was sent once may not",
+            &[
+                "create c1 0..1 ok id=1 status=todo",
+                "complete p1 2..3 ok @1 status:=done status=done",
+                "incomplete i1 4..5 ok @1 status:=todo status=todo",
+            ],
+            &["1 c1 status=done"],
+            &["not_linearizable 1: 1 of user 0, made by c1: 3 operations"],
+        ),
+        (
+            "one that was sent twice and given up may be done twice",
+            &[
+                "create c1 0..1 ok id=1 status=todo",
+                "complete p1 2.. unknown @1 resent status:=done",
+                "get r1 3..4 ok @1 status=done",
+                "incomplete i1 5..6 ok @1 status:=todo status=todo",
             ],
             &["1 c1 status=done"],
             &[],
@@ -279,14 +366,25 @@ fn at_most_twenty_operations_are_named() {
 }
 
 #[test]
-fn only_the_beginning_of_a_long_history_is_searched_and_what_is_there_in_the_end_is_left_out() {
-    let mut lines = vec!["create c 0..1 ok id=1 status=todo".to_owned()];
-    lines.extend((0..200).map(|n| format!("get r{n} {}..{} ok @1 status=todo", 2 + n, 2 + n)));
-    // Many that were given up: in any order, or never.
-    lines.extend((0..40).map(|n| format!("complete p{n} {n}.. unknown @1 status:=done{n}")));
-    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let lost = check(&history(&lines), &found(&["1 c status=todo"]), 1);
-    assert_eq!((lost.linearizable_checked, lost.not_linearizable, lost.linearizable_undecided), (1, 0, 0));
+fn a_long_history_is_searched_to_its_end_and_one_that_is_too_long_is_undecided() {
+    for (reads, given_up, last, counts) in [
+        (200, 0, "todo", (1, 0, 0)),
+        (200, 0, "done", (1, 1, 0)),
+        // In any order, or never.
+        (200, 40, "todo", (1, 0, 0)),
+        (1000, 2, "todo", (1, 0, 0)),
+        (1000, 2, "never", (1, 1, 0)),
+        (1100, 0, "todo", (1, 0, 1)),
+        (1100, 0, "done", (1, 0, 1)),
+    ] {
+        let mut lines = vec!["create c 0..1 ok id=1 status=todo".to_owned()];
+        lines.extend((0..reads).map(|n| format!("get r{n} {}..{} ok @1 status=todo", 2 + n, 2 + n)));
+        lines.extend((0..given_up).map(|n| format!("complete p{n} {n}.. unknown @1 status:=done{n}")));
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let lost = check(&history(&lines), &found(&[&format!("1 c status={last}")]), 1);
+        let found = (lost.linearizable_checked, lost.not_linearizable, lost.linearizable_undecided);
+        assert_eq!(found, counts, "{reads} reads, {given_up} given up, {last} in the end");
+    }
 }
 
 #[test]
@@ -401,7 +499,7 @@ proptest! {
         let things: Vec<Thing> = store.things.into_values().collect();
         let total = Total { name: "total".to_owned(), said: things.len() as u64, counted: things.len() as u64 };
         let found = [Found { user: 0, things: Ok(things), totals: vec![total] }];
-        let lost = check(&History { operations: store.operations, incomplete: None }, &found, seed);
+        let lost = check(&History { operations: store.operations, ..History::default() }, &found, seed);
         prop_assert_eq!(wrong(&lost), Vec::<String>::new());
     }
 }

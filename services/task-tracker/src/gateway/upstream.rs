@@ -192,8 +192,10 @@ impl Upstream {
                 }
                 None => Err(Failure::LeftAlone(self.0.name)),
             };
-            let may_repeat =
-                retries.on && request.repeatable && tries < retries.max_tries && is_worth_a_retry(&result, retries);
+            let may_repeat = retries.on
+                && request.repeatable
+                && tries < retries.max_tries
+                && is_worth_a_retry(&result, &request.method, retries);
             if !may_repeat {
                 return result;
             }
@@ -452,11 +454,13 @@ fn outcome(result: &Result<Reply, Failure>) -> CallOutcome {
 }
 
 /// A time-out is not, unless it is asked for: the replica may still be at it, and the caller has waited long enough.
-fn is_worth_a_retry(result: &Result<Reply, Failure>, retries: &RetrySettings) -> bool {
+/// Neither is that of an overwriting request ever: its first try may be done long after the second was answered.
+fn is_worth_a_retry(result: &Result<Reply, Failure>, method: &Method, retries: &RetrySettings) -> bool {
+    let after_timeout = retries.after_timeout && !matches!(*method, Method::PUT | Method::PATCH);
     match result {
-        Ok(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => retries.after_timeout,
+        Ok(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => after_timeout,
         Ok(reply) => matches!(reply.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY),
-        Err(Failure::TimedOut(_)) => retries.after_timeout,
+        Err(Failure::TimedOut(_)) => after_timeout,
         Err(failure) => matches!(failure, Failure::Unreachable(_) | Failure::Broken(_)),
     }
 }

@@ -101,7 +101,9 @@ fn get(gateway: &Hosted) -> Answer {
 #[test]
 fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
     type Row = (&'static str, Behaviour, &'static str, &'static [(&'static str, &'static str)], Value, u16, usize);
-    let rows: [Row; 17] = [
+    let late: Behaviour = |n| if n == 0 { SILENCE } else { OK };
+    let after_timeout = || json!({ "try_timeout_ms": 50, "retries": { "after_timeout": true } });
+    let rows: [Row; 21] = [
         ("a 503 is repeated", |n| if n == 0 { UNAVAILABLE } else { OK }, "GET", &[], json!({}), 200, 2),
         ("a shed one too", |n| if n == 0 { SHED } else { OK }, "GET", &[], json!({}), 200, 2),
         ("a reset too", |n| if n == 0 { None } else { OK }, "GET", &[], json!({}), 200, 2),
@@ -148,15 +150,7 @@ fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
         ),
         ("a refusal after a refusal is one", |_| UNAVAILABLE, "DELETE", &[], json!({}), 503, 2),
         ("a 404 is an answer", |_| Some("404 Not Found"), "GET", &[], json!({}), 404, 1),
-        (
-            "a late try is where that is asked for",
-            |n| if n == 0 { SILENCE } else { OK },
-            "GET",
-            &[],
-            json!({ "try_timeout_ms": 50, "retries": { "after_timeout": true } }),
-            200,
-            2,
-        ),
+        ("a late try is where that is asked for", late, "GET", &[], after_timeout(), 200, 2),
         (
             "without a budget every one is",
             |_| SILENCE,
@@ -169,6 +163,10 @@ fn a_failed_try_is_repeated_only_where_that_is_safe_and_worth_it() {
             504,
             4,
         ),
+        ("a late PUT is not even then", late, "PUT", &[], after_timeout(), 504, 1),
+        ("nor one that was answered so", |_| Some("504 Gateway Timeout"), "PUT", &[], after_timeout(), 504, 1),
+        ("a late DELETE is", late, "DELETE", &[], after_timeout(), 200, 2),
+        ("a late keyed POST is", late, "POST", &[("Idempotency-Key", "k")], after_timeout(), 200, 2),
         ("a time-out is not repeated and is 504", |_| SILENCE, "GET", &[], json!({ "try_timeout_ms": 50 }), 504, 1),
     ];
     for (sentence, behaviour, method, headers, settings, status, requests) in rows {
