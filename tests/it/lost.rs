@@ -59,7 +59,7 @@ fn answer(tasks: &mut Tasks, lie: Lie, method: &str, path: &str, user: &str, bod
             let logins = tasks.logins.entry(name.to_owned()).or_default();
             *logins += 1;
             match lie == Lie::Locks && *logins > 1 {
-                true => (503, json!({ "detail": "not now" })),
+                true => (403, json!({ "detail": "not any more" })),
                 false => (200, json!({ "access_token": name })),
             }
         }
