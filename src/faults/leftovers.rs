@@ -152,6 +152,9 @@ mod tests {
         assert_eq!(in_words(&recorded, &[]), "nothing is left: 2 processes, 1 address, all gone");
         assert_eq!(in_words(&recorded[..1], &[]), "nothing is left: 1 process, all gone");
         assert_eq!(in_words(&[], &[]), "nothing is left: nothing was started");
-        assert_eq!(in_words(&recorded, &["a".to_owned(), "b".to_owned()]), "left behind: a; b; scalelab heal ends what is still known of it");
+        assert_eq!(
+            in_words(&recorded, &["a".to_owned(), "b".to_owned()]),
+            "left behind: a; b; scalelab heal ends what is still known of it"
+        );
     }
 }
