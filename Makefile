@@ -4,7 +4,7 @@ SCALELAB = target/release/scalelab
 help:
 	@echo "make demo-local    a monolith against microservices in two minutes, nothing else needed"
 	@echo "make compare-arch  the full study, at most twenty minutes"
-	@echo "make faults        a service dies under load, a replica is killed: fifteen minutes"
+	@echo "make faults        a service dies under load, a replica is killed: eighteen minutes"
 	@echo "make check         format, lints, tests"
 	@echo "make test          tests alone"
 	@echo "make bench         speeds, each as a ratio to a peer in the same run (wants wrk and nginx)"

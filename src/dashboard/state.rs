@@ -273,7 +273,10 @@ fn charts(trial: &Followed) -> Vec<Value> {
             "Users",
             "",
             "Users that have started, and operations under way.",
-            of_series(&[("users", "users"), ("in_flight", "under way")]),
+            // Roles under test tell what they have under way, too: the same operations once more.
+            [("users", "users"), ("in_flight", "under way")]
+                .map(|(name, label)| (label.to_owned(), scaled(series.sum(name, Some("load")), 1.0)))
+                .into(),
         ),
         chart("cpu", "CPU", "CPUs", "All replicas of a role together.", by_role(series, "cpu", 1.0)),
         chart(

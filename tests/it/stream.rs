@@ -195,7 +195,7 @@ fn what_is_to_be_known_of_every_cell_is_said_once_and_of_some_with_their_place()
     let out = folder.path().join("runs");
     let called = call(&["run", file.to_str().unwrap(), "--deployment", "simulated", "--out", out.to_str().unwrap()]);
     // What runs before this one have left is no note of the experiment.
-    let is_of_it = |line: &&str| line.starts_with("note: ") && !line.starts_with("note: earlier runs");
+    let is_of_it = |line: &&str| line.starts_with("note: ") && !line.contains("earlier run");
     let notes: Vec<_> = called.stderr.lines().filter(is_of_it).collect();
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(
