@@ -116,10 +116,7 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
     // A role that waits for its configuration is a child that can be stopped and killed.
     let look = || possible::Machine::look(Command::new(&processes.program).args(["serve", "lab", "load"]));
     let machine = (!experiment.faults.is_empty()).then(look);
-    let journal = Arc::new(match experiment.deployment {
-        DeploymentKind::Simulated => Journal::nowhere(),
-        _ => Journal::open(&run, archive.folder())?,
-    });
+    let journal = Arc::new(journal(experiment, &run, archive)?);
     let progress = Progress::new((!options.quiet).then(|| archive.folder()), planned.len(), results.len());
 
     let (mut broken, mut cut_short) = (None, None);
@@ -197,6 +194,21 @@ fn go_on(experiment: &Experiment, archive: &Archive, options: &Options) -> anyho
         return Ok(verdict::exit_code_so_far(&results));
     }
     Ok(verdict::exit_code(&verdict, results.iter().any(|trial| !trial.valid)))
+}
+
+/// Where it is written down what has to be undone. Without faults everything ends with the lab by itself, however it ends,
+/// but what it has made stays: then a run goes on where nothing can be written down.
+fn journal(experiment: &Experiment, run: &str, archive: &Archive) -> anyhow::Result<Journal> {
+    if experiment.deployment == DeploymentKind::Simulated {
+        return Ok(Journal::nowhere());
+    }
+    match Journal::open(run, archive.folder()) {
+        Err(error) if experiment.faults.is_empty() => {
+            eprintln!("note: {error:#}; should this run be killed, scalelab heal knows nothing of it");
+            Ok(Journal::nowhere())
+        }
+        opened => opened,
+    }
 }
 
 /// What a stream that was cut short came to, from what it told until then.

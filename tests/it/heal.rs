@@ -110,3 +110,28 @@ fn what_a_living_lab_has_is_left_alone_and_what_cannot_be_undone_is_exit_4() {
     assert!(healed.stderr.contains("set TMPDIR"), "{}", healed.stderr);
     assert!(folder.path().exists() && !is_alive(left.0.id()), "the rest is undone");
 }
+
+#[test]
+fn without_a_folder_for_the_journal_a_run_goes_on_and_one_with_faults_does_not() {
+    let folder = scratch();
+    let taken = write(folder.path(), "taken", "a file");
+    let quick = "system = \"task-tracker\"\ndeployment = \"in-process\"\ntrials = 1\nwarmup = \"1s\"\nduration = \"2s\"\n\
+                 [load]\nusers = 1\n[settings]\nargon2 = \"minimum\"\n";
+    let fault = "[[fault]]\nat = \"1s\"\nkind = \"restart\"\nrole = \"monolith\"\n";
+    for (name, text, code, said) in [
+        ("plain.toml", quick.to_owned(), Some(0), "note: the journal of what must be undone cannot be written"),
+        (
+            "broken.toml",
+            format!("{quick}{fault}"),
+            Some(4),
+            "error: the journal of what must be undone cannot be written",
+        ),
+    ] {
+        let file = write(folder.path(), name, &text);
+        let mut command = scalelab();
+        command.args(["run", file.to_str().unwrap(), "--out", folder.path().join("runs").to_str().unwrap()]);
+        let called: Called = command.env("XDG_STATE_HOME", &taken).output().unwrap().into();
+        assert_eq!(called.code, code, "{name}: {}", called.stderr);
+        assert!(called.stderr.contains(said), "{name}: {}", called.stderr);
+    }
+}
