@@ -356,6 +356,9 @@ impl Page<'_> {
             if x - half > free_from {
                 self.text((x, plot.bottom + 26.0), &label, SMALL, Anchor::Middle, Ink::Muted);
                 free_from = x + half + 14.0;
+            } else if !axis.names.is_empty() {
+                // A number may be left out, a name not.
+                self.text((x, plot.bottom + 44.0), &label, SMALL, Anchor::Middle, Ink::Muted);
             }
         }
         if is_labelled {

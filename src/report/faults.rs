@@ -47,7 +47,17 @@ pub fn arms<'a>(input: &ReportInput<'a>) -> Vec<Arm<'a>> {
             arms.push(Arm { label, color: arms.len(), trials });
         }
     }
+    let said = said_by_all(&arms);
+    arms.iter_mut().for_each(|arm| drop(arm.label.drain(..said)));
     arms
+}
+
+/// How many bytes the names of several arms have in common at their beginning, in whole parts: what all share tells none
+/// from the others.
+fn said_by_all(arms: &[Arm<'_>]) -> usize {
+    let Some((first, others)) = arms.split_first().filter(|(_, others)| !others.is_empty()) else { return 0 };
+    let ends = first.label.match_indices(", ").map(|(at, separator)| at + separator.len());
+    ends.take_while(|end| others.iter().all(|arm| arm.label.starts_with(&first.label[..*end]))).last().unwrap_or(0)
 }
 
 /// What was injected into a trial, and what came of it.
@@ -208,4 +218,26 @@ pub fn tries(samples: &[Sample], trial: &TrialSummary) -> BTreeMap<u32, f64> {
 pub fn watched(trial: &TrialSummary) -> &[SecondSummary] {
     let end = trial.seconds.iter().rposition(|second| second.measured).map_or(trial.seconds.len(), |last| last + 1);
     &trial.seconds[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_arms_share_is_left_out_of_their_names() {
+        for (labels, expected) in [
+            (&["microservices, none", "microservices, retry"][..], &["none", "retry"][..]),
+            (&["microservices, 3, none", "microservices, 3, retry"], &["none", "retry"]),
+            (&["monolith", "microservices"], &["monolith", "microservices"]),
+            (&["microservices", "microservices, retry"], &["microservices", "microservices, retry"]),
+            (&["microservices, none"], &["microservices, none"]),
+        ] {
+            let arm = |label: &&str| Arm { label: (*label).to_owned(), color: 0, trials: Vec::new() };
+            let arms: Vec<Arm> = labels.iter().map(arm).collect();
+            let said = said_by_all(&arms);
+            let short: Vec<&str> = arms.iter().map(|arm| &arm.label[said..]).collect();
+            assert_eq!(short, expected);
+        }
+    }
 }
