@@ -1,8 +1,8 @@
 //! The archive of a run: the only module that knows file names.
 //!
-//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl`, `history.jsonl`,
-//! `faults.jsonl` and logs grow
-//! while a trial runs; everything else is written whole, beside its place and then moved there, so a reader never sees half a file.
+//! A folder is claimed atomically before the first trial. `series.csv`, `stats_history.csv`, `batches.jsonl`,
+//! `history.jsonl`, `faults.jsonl` and logs grow while a trial runs; everything else is written whole, beside its place and
+//! then moved there, so a reader never sees half a file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
